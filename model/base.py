@@ -1,0 +1,124 @@
+"""The contract that every model of the registry keeps."""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Normalisation(NamedTuple):
+    """Mean and standard deviation of RGB in [0, 1], per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+class RoadModel(nn.Module):
+    """A network from a normalised image (B, C, H, W) to logits (B, n_classes, H, W).
+
+    A subclass writes `forward_padded`, which sees sides that are multiples of `stride` and at
+    least `min_size`; this class pads (replicate, right and bottom), crops and returns float32.
+    """
+
+    stride: ClassVar[int] = 1
+    min_size: ClassVar[int] = 1
+    normalisation: ClassVar[Normalisation] = IMAGENET
+    #: What `adapter_only` freezes, as parameter-name prefixes; empty: the model has no such mode.
+    adapter_only_frozen: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frozen_prefixes: tuple[str, ...] = ()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, n_classes, H, W) in float32 for an image (B, C, H, W) of any H, W >= 1."""
+        if image.ndim != 4:
+            raise ValueError(f"expected an image batch (B, C, H, W), got {tuple(image.shape)}")
+        H, W = image.shape[-2:]
+        bottom, right = self._padding(H), self._padding(W)
+        if bottom or right:
+            image = F.pad(image, (0, right, 0, bottom), mode="replicate")
+        return self.forward_padded(image)[..., :H, :W].float()
+
+    def forward_padded(self, image: Tensor) -> Tensor:
+        """Logits of the same sides as `image`, whose sides are multiples of `stride`."""
+        raise AssertionError(f"{type(self).__name__} does not define forward_padded")
+
+    def _padding(self, side: int) -> int:
+        padded = max(side, self.min_size)
+        return -(-padded // self.stride) * self.stride - side
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict]:
+        """Optimiser groups `decay` and `no_decay`: every trainable parameter exactly once.
+
+        Norms, biases and parameters marked `no_weight_decay` are not decayed.
+        """
+        groups: dict[str, list[nn.Parameter]] = {"decay": [], "no_decay": []}
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                exempt = parameter.ndim <= 1 or getattr(parameter, "no_weight_decay", False)
+                groups["no_decay" if exempt else "decay"].append(parameter)
+        decay = {"decay": weight_decay, "no_decay": 0.0}
+        return [
+            {"name": name, "params": params, "lr": learning_rate, "weight_decay": decay[name]}
+            for name, params in groups.items()
+            if params
+        ]
+
+    def freeze(self, *prefixes: str) -> None:
+        """Exclude the parameters under these name prefixes from training.
+
+        Modules under a prefix stay in eval mode when `.train()` is called, so that their norms and
+        drop paths are frozen as well. Raises ValueError when a prefix matches no parameter.
+        """
+        names = [name for name, _ in self.named_parameters()]
+        unmatched = [p for p in prefixes if not any(_under(name, p) for name in names)]
+        if unmatched:
+            raise ValueError(f"{type(self).__name__} has no parameters under {unmatched}")
+        self._frozen_prefixes += prefixes
+        for name, parameter in self.named_parameters():
+            if self._is_frozen(name):
+                parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def set_training_mode(self, mode: str) -> None:
+        """Apply `training_strategy.mode`: 'train_all' or 'adapter_only'."""
+        if mode == "adapter_only":
+            if not self.adapter_only_frozen:
+                raise ValueError(
+                    f"training_strategy.mode: {type(self).__name__} has no adapter, use 'train_all'"
+                )
+            self.freeze(*self.adapter_only_frozen)
+        elif mode != "train_all":
+            raise ValueError(f"unknown training mode {mode!r}: 'train_all' or 'adapter_only'")
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute the encoder's activations in the backward pass instead of keeping them."""
+        raise ValueError(f"gradient_checkpointing: {type(self).__name__} does not offer it")
+
+    def train(self, mode: bool = True) -> RoadModel:
+        super().train(mode)
+        for name, module in self.named_modules():
+            if name and self._is_frozen(name):
+                module.training = False
+        return self
+
+    def _is_frozen(self, name: str) -> bool:
+        return any(_under(name, prefix) for prefix in self._frozen_prefixes)
+
+
+def _under(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix.rstrip(".") + ".")
+
+
+def normalise(image: Tensor, normalisation: Normalisation) -> Tensor:
+    """uint8 (B, C, H, W) in 0..255 to float32 with the model's mean and std."""
+    mean = torch.tensor(normalisation.mean, device=image.device).view(-1, 1, 1) * 255
+    std = torch.tensor(normalisation.std, device=image.device).view(-1, 1, 1) * 255
+    return (image.float() - mean) / std

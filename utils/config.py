@@ -1,0 +1,287 @@
+"""Reading a config: YAML and overrides in, a checked `Config` or one report of every mistake out.
+
+Nothing here imports torch, so that a typing mistake is answered at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from utils.schema import Config
+
+#: Keys of published configs that nothing needs any more, and what to say when one is met.
+RETIRED_KEYS = {
+    "model_filename": "not needed, model_classname alone names the model",
+    "model_args.verbose": "no longer an argument of any model",
+    "scheduler.ReduceLROnPlateau_params.verbose": "dropped by torch; the rate is in every log line",
+    "comet_ml.api_key": "keys do not belong in a config: set COMET_API_KEY in the environment",
+}
+
+
+class ConfigError(ValueError):
+    """Every mistake of one config; its text is the report that the user sees."""
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
+        super().__init__("\n".join([f"{source}: {count}", *(f"  {p}" for p in problems)]))
+        self.problems = list(problems)
+
+
+def load_config(
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    model_names: Sequence[str],
+    model_class: Callable[[str], type],
+    warn: Callable[[str], None],
+) -> Config:
+    """The checked config of a YAML file with `key=value` or `key.sub=value` overrides.
+
+    `model_names` is the closed list for model_classname; `model_class` gives the class whose
+    constructor checks model_args; `warn` receives a line for each setting without effect.
+    Raises ConfigError with every mistake at once, FileNotFoundError for a missing file.
+    """
+    problems: list[str] = []
+    values = _read_yaml(Path(path), problems)
+    for override in overrides:
+        _apply_override(values, override, problems)
+    values = _drop_nulls(_null_strings(values), Config)
+    return check_config(
+        values, str(path), problems, model_names=model_names, model_class=model_class, warn=warn
+    )
+
+
+def check_config(
+    values: dict[str, Any],
+    source: str,
+    problems: Sequence[str] = (),
+    *,
+    model_names: Sequence[str],
+    model_class: Callable[[str], type],
+    warn: Callable[[str], None],
+) -> Config:
+    """`load_config` for values that are already a mapping, as those in a checkpoint."""
+    problems = list(problems)
+    for key, reason in RETIRED_KEYS.items():
+        if _pop(values, key) is not None:
+            warn(f"{source}: {key} is ignored: {reason}")
+    config = None
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        problems += describe(error, Config)
+    name = values.get("model_classname")
+    if isinstance(name, str):
+        if name not in model_names:
+            problems.append(f"model_classname: unknown model {name!r}{_hint(name, model_names)}")
+        elif isinstance(values.get("model_args", {}), dict):
+            problems += _check_model_args(values, model_class(name))
+    if problems:
+        raise ConfigError(source, problems)
+    assert config is not None
+    config = config.model_copy(update={"model_args": values.get("model_args", {})})
+    for line in _without_effect(config):
+        warn(f"{source}: {line}")
+    return config
+
+
+def dump_config(config: Config) -> str:
+    """The resolved config as YAML that `load_config` reads back to an equal `Config`."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def describe(error: ValidationError, schema: type[BaseModel]) -> list[str]:
+    """A line for each mistake: the key as typed, what is wrong, and the nearest right name."""
+    lines = []
+    for item in error.errors():
+        *parents, last = item["loc"] or ("",)
+        key = ".".join(str(part) for part in item["loc"] if not _is_union_branch(part))
+        if item["type"] == "extra_forbidden":
+            known = _keys_at(schema, parents)
+            lines.append(f"{key}: unknown key{_hint(str(last), known)}")
+        elif item["type"] == "missing":
+            lines.append(f"{key}: missing")
+        elif item["type"] == "literal_error":
+            allowed = [
+                a.strip(" '") for a in item["ctx"]["expected"].replace(" or ", ",").split(",")
+            ]
+            key = key.removesuffix(".[key]")
+            lines.append(f"{key}: {item['input']!r} is unknown{_hint(str(item['input']), allowed)}")
+        elif item["type"] == "value_error":
+            lines.append(f"{key}: {item['ctx']['error']}")
+        else:
+            message = item["msg"][0].lower() + item["msg"][1:]
+            lines.append(
+                f"{key}: {message.replace('input should', 'should')}, got {item['input']!r}"
+            )
+    return list(dict.fromkeys(lines))
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a mistyped one most likely meant, None when nothing is near."""
+    by_fold = {k.casefold(): k for k in known}
+    close = difflib.get_close_matches(name.casefold(), by_fold, n=1, cutoff=0.6)
+    return by_fold[close[0]] if close else None
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    match = nearest(name, known)
+    if match:
+        meant = f", did you mean {match!r}?"
+        return meant if len(known) > 12 else f"{meant} (one of: {', '.join(known)})"
+    return f", one of: {', '.join(known)}" if known else ""
+
+
+def _read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(str(path), [f"not valid YAML{where}: {problem}"]) from None
+    except UnicodeDecodeError:
+        raise ConfigError(str(path), ["not a text file in UTF-8"]) from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise ConfigError(str(path), ["expected `key: value` lines"])
+    return values
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, of which YAML would drop the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{key!r} stands twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _apply_override(values: dict[str, Any], override: str, problems: list[str]) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        problems.append(f"{override}: expected key=value")
+        return
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        problems.append(f"{key}: not valid YAML: {text}")
+        return
+    *parents, last = key.split(".")
+    for parent in parents:
+        if values.get(parent) is None:
+            values[parent] = {}
+        values = values[parent]
+        if not isinstance(values, dict):
+            problems.append(f"{key}: {parent} has no keys of its own")
+            return
+    if last == "evaluate_inteval":
+        last = "evaluate_interval"
+    if last == "evaluate_interval":
+        values.pop("evaluate_inteval", None)
+    values[last] = value
+
+
+def _null_strings(value: Any) -> Any:
+    """'null' and '' mean null wherever they stand."""
+    if isinstance(value, dict):
+        return {key: _null_strings(sub) for key, sub in value.items()}
+    if isinstance(value, list):
+        return [_null_strings(item) for item in value]
+    return None if isinstance(value, str) and value in ("", "null") else value
+
+
+def _drop_nulls(values: dict[str, Any], schema: type[BaseModel]) -> dict[str, Any]:
+    """Without the nulls of keys that cannot be null: there null means the default."""
+    kept = {}
+    for key, value in values.items():
+        field = schema.model_fields.get(key)
+        kind = field.annotation if field else None
+        if value is None and field and type(None) not in typing.get_args(kind):
+            continue
+        if isinstance(value, dict) and inspect.isclass(kind) and issubclass(kind, BaseModel):
+            value = _drop_nulls(value, kind)
+        kept[key] = value
+    return kept
+
+
+def _pop(values: dict[str, Any], dotted: str) -> Any:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        values = values.get(parent, {})
+        if not isinstance(values, dict):
+            return None
+    return values.pop(last, None)
+
+
+def _check_model_args(values: dict[str, Any], cls: type) -> list[str]:
+    """Check model_args against the constructor and put the converted values in their place."""
+    hints = typing.get_type_hints(cls.__init__)
+    fields = {
+        name: (hints[name], ... if p.default is p.empty else p.default)
+        for name, p in inspect.signature(cls).parameters.items()
+    }
+    schema = create_model(
+        cls.__name__,
+        __config__=ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False),
+        **fields,
+    )
+    given = values.get("model_args", {})
+    try:
+        checked = schema.model_validate(given)
+    except ValidationError as error:
+        lines = describe(error, schema)
+        unknown = f"unknown argument of {cls.__name__}"
+        return [f"model_args.{line.replace('unknown key', unknown, 1)}" for line in lines]
+    values["model_args"] = {name: getattr(checked, name) for name in given}
+    return []
+
+
+def _keys_at(schema: type[BaseModel], parents: Sequence[Any]) -> list[str]:
+    for parent in parents:
+        field = schema.model_fields.get(str(parent))
+        if field is None or not isinstance(field.annotation, type):
+            return []
+        schema = field.annotation
+    return list(schema.model_fields)
+
+
+def _is_union_branch(part: Any) -> bool:
+    """pydantic adds the tried type of a union to the place of a mistake, as in `amp.bool`."""
+    return isinstance(part, str) and (part in ("bool", "int", "float", "str") or "[" in part)
+
+
+def _without_effect(config: Config) -> list[str]:
+    lines = []
+    if config.forward_args or config.inference.forward_args:
+        lines.append("forward_args has no effect: every model takes the image alone")
+    cosine = config.scheduler.CosineAnnealingLR_params
+    active = config.scheduler.active_scheduler
+    if active == "CosineAnnealingLR" and cosine.T_max not in (None, config.epochs):
+        lines.append(
+            f"T_max {cosine.T_max} differs from epochs {config.epochs}: the rate is at "
+            f"its minimum from epoch {cosine.T_max} on"
+            if cosine.T_max < config.epochs
+            else f"T_max {cosine.T_max} exceeds epochs {config.epochs}: the rate does not "
+            "reach its minimum"
+        )
+    if not config.save_checkpoint:
+        lines.append("save_checkpoint is false: the run cannot be resumed")
+    return lines
