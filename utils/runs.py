@@ -1,0 +1,59 @@
+"""The folders of runs: logs_weights/RUN holds a training, results/RUN what inference made of it."""
+
+from __future__ import annotations
+
+import re
+from glob import escape as glob_escape
+from pathlib import Path
+
+from utils.schema import Config
+
+RUNS = Path("logs_weights")
+RESULTS = Path("results")
+CONFIG_FILE = "config.yaml"
+LAST = "last.pth"
+BEST_F1 = "best_f1score.pth"
+BEST_LOSS = "best_loss.pth"
+
+
+def run_name(config: Config) -> str:
+    """The config's `run_name`, or model and dataset."""
+    return config.run_name or f"{config.model_classname}_{config.dataset_name}"
+
+
+def new_run(config: Config) -> Path:
+    """A folder that no run has used: RUN, else RUN-2, RUN-3 ..., made on return."""
+    number = 1
+    while True:
+        folder = _numbered(config, number)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not any(folder.iterdir()):
+                return folder
+            number += 1
+        else:
+            return folder
+
+
+def newest_run(config: Config | None = None) -> Path | None:
+    """The latest run of this config's name that holds a checkpoint, or of all; None without one."""
+    if config is None:
+        runs = [f for f in RUNS.glob("*") if best_checkpoint(f)]
+        return max(runs, key=lambda f: (best_checkpoint(f).stat().st_mtime, f.name), default=None)
+    pattern = re.compile(re.escape(run_name(config)) + r"(?:-(\d+))?$")
+    numbered = {
+        int(match[1] or 1): folder
+        for folder in RUNS.glob(f"{glob_escape(run_name(config))}*")
+        if (match := pattern.match(folder.name)) and best_checkpoint(folder)
+    }
+    return numbered[max(numbered)] if numbered else None
+
+
+def best_checkpoint(run: Path) -> Path | None:
+    """The checkpoint that inference takes by default: best val F1, else the last one."""
+    return next((run / name for name in (BEST_F1, LAST) if (run / name).is_file()), None)
+
+
+def _numbered(config: Config, number: int) -> Path:
+    return RUNS / (run_name(config) + (f"-{number}" if number > 1 else ""))
