@@ -84,11 +84,14 @@ def check_config(
         if name not in model_names:
             problems.append(f"model_classname: unknown model {name!r}{_hint(name, model_names)}")
         elif isinstance(values.get("model_args", {}), dict):
-            problems += _check_model_args(values, model_class(name))
+            cls = model_class(name)
+            values["model_classname"] = cls.__name__  # an alias gives way to the class's own name
+            problems += _check_model_args(values, cls)
     if problems:
         raise ConfigError(source, problems)
     assert config is not None
-    config = config.model_copy(update={"model_args": values.get("model_args", {})})
+    checked = {key: values.get(key, {}) for key in ("model_classname", "model_args")}
+    config = config.model_copy(update=checked)
     for line in _without_effect(config):
         warn(f"{source}: {line}")
     return config

@@ -1,0 +1,221 @@
+#!/usr/bin/env python
+"""Train the model of a config.
+
+python train.py -c config/Anchor-SAM.yaml
+python train.py -c config/UNet.yaml image_size=512 batch_size=8 scheduler.active_scheduler=...
+python train.py -c config/UNet.yaml load=auto       continue the newest run where it stopped
+torchrun --nproc-per-node 4 train.py -c config/Anchor-SAM.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.command_line import StopRequest, set_up_logging, user_mistakes
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+    from utils.dataset import WholeImages
+
+    from utils.schema import Config
+    from utils.tracking import Tracker
+    from utils.training import Training
+
+logger = logging.getLogger("train")
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the YAML to train")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings in place of the file's"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    set_up_logging()
+    stop = StopRequest()
+
+    # torch takes seconds to import; a question for --help should not wait for it
+    import model
+    from utils import distributed
+    from utils.checkpoint import seed_everything
+    from utils.config import load_config
+    from utils.engine import NonFiniteLoss, Stopped
+    from utils.loading import load_splits
+    from utils.resume import begin, find_start
+    from utils.tracking import Tracker
+    from utils.training import build_training
+
+    with user_mistakes():
+        config = load_config(
+            args.config,
+            args.overrides,
+            model_names=model.list_models(),
+            model_class=model.model_class,
+            warn=logger.warning,
+        )
+        ranks = distributed.init(config.device)
+        start = find_start(config)
+        batches, val = load_splits(config, ranks)
+        seed_everything(config.random_seed)  # the same first weights on every rank
+        network = model.build_model(
+            config.model_classname,
+            config.model_args,
+            load_pretrained=start.checkpoint is None,
+        )
+        seed_everything(config.random_seed, ranks.rank)
+        state = build_training(
+            config, ranks, network, batches_per_epoch=batches.batch_sampler.batches_per_epoch
+        )
+        begin(state, start)
+        run = distributed.broadcast_object(start.run_folder(config) if ranks.is_main else None)
+
+    tracker = Tracker(run, config, state.history) if ranks.is_main else None
+    try:
+        fit(state, batches, val, run, tracker, stop)
+    except Stopped:
+        save_last(state, run)
+        logger.info("stopped after a whole step; to continue: load=%s", run / "last.pth")
+        return stop.exit_status
+    except NonFiniteLoss as error:
+        logger.error("%s", error)
+        return 1
+    finally:
+        if tracker:
+            tracker.end()
+        distributed.shut_down()
+    return 0
+
+
+def fit(
+    training: Training,
+    batches: DataLoader,
+    val: WholeImages,
+    run: Path,
+    tracker: Tracker | None,
+    stop: StopRequest,
+) -> None:
+    """Every epoch that is left: train, evaluate on val, keep the best, write what can be read."""
+    config, progress = training.config, training.progress
+    if progress.epoch > config.epochs:
+        logger.info("%s has its %d epochs: nothing left to train", run, config.epochs)
+    for epoch in range(progress.epoch, config.epochs + 1):
+        started = time.monotonic()
+        losses = train_epoch(training, batches, run, stop)
+        scores, samples = {}, []
+        if is_evaluated(config, epoch):
+            scores, samples = evaluate_epoch(training, val, stop)
+            keep_best(training, scores, run)
+        rate = training.schedule.rate
+        if tracker:
+            tracker.log("train", epoch, losses | {"lr": rate})
+            if scores:
+                tracker.log("val", epoch, scores)
+                tracker.write_samples(epoch, samples)
+            tracker.write()
+            tracker.say(epoch, seconds=time.monotonic() - started)
+        progress.next_epoch()
+        if config.save_checkpoint and (epoch % config.save_interval == 0 or epoch == config.epochs):
+            save_last(training, run)
+    if tracker:
+        tracker.report(progress.best_epoch)
+
+
+def train_epoch(
+    training: Training, batches: DataLoader, run: Path, stop: StopRequest
+) -> dict[str, float]:
+    """The rest of the epoch in work; writes last.pth every `save_every_steps` optimiser steps."""
+    from utils.progress import progress
+
+    from utils.engine import train_one_epoch
+
+    config, epoch = training.config, training.progress.epoch
+    sampler = batches.batch_sampler
+    sampler.start_at(epoch, training.progress.samples // sampler.joint_batch)
+    remaining = len(sampler)
+
+    def after_step() -> None:
+        every = config.save_every_steps
+        if config.save_checkpoint and every and training.schedule.steps % every == 0:
+            save_last(training, run)
+
+    return train_one_epoch(
+        training,
+        progress(batches, remaining, f"epoch {epoch}/{config.epochs}"),
+        remaining=remaining,
+        after_step=after_step,
+        stop_asked=stop.asked,
+    )
+
+
+def evaluate_epoch(training: Training, val: WholeImages, stop: StopRequest) -> tuple[dict, list]:
+    """Scores and sample predictions on val, with the averaged weights where they are kept."""
+    from utils.progress import progress
+
+    from utils.engine import evaluate
+
+    config = training.config
+    averaged = training.ema.applied_to(training.model) if training.ema else nullcontext()
+    with averaged:
+        return evaluate(
+            training.model,
+            val,
+            training.local_loss,
+            tile=config.image_size,
+            overlap=config.tile_overlap,
+            batch_size=config.inference.batch_size or config.batch_size,
+            ranks=training.ranks,
+            amp_dtype=training.amp_dtype,
+            progress=lambda indices: progress(indices, len(indices), "val"),
+            stop_asked=stop.asked,
+        )
+
+
+def is_evaluated(config: Config, epoch: int) -> bool:
+    """Every `evaluate_interval` epochs from `evaluate_epoch` on, and the last one."""
+    since = epoch - config.evaluate_epoch
+    return epoch == config.epochs or (since >= 0 and since % config.evaluate_interval == 0)
+
+
+def keep_best(training: Training, scores: dict[str, float], run: Path) -> None:
+    """Let the plateau rule see the scores, and write the checkpoints that they make the best."""
+    from utils.checkpoint import save_checkpoint
+    from utils.training import weights_checkpoint
+
+    progress = training.progress
+    training.schedule.evaluated(scores["f1"], scores["loss"])
+    better = []
+    if scores["f1"] > progress.best_f1:
+        progress.best_f1, progress.best_epoch = scores["f1"], progress.epoch
+        better.append("best_f1score.pth")
+    if scores["loss"] < progress.best_loss:
+        progress.best_loss = scores["loss"]
+        better.append("best_loss.pth")
+    if training.config.save_best_model and training.ranks.is_main:
+        for name in better:
+            save_checkpoint(run / name, weights_checkpoint(training, scores))
+
+
+def save_last(training: Training, run: Path) -> None:
+    """Write last.pth, from which the run continues exactly. Every rank calls it."""
+    from utils.checkpoint import save_checkpoint
+    from utils.training import resumable_checkpoint
+
+    checkpoint = resumable_checkpoint(training)
+    if training.ranks.is_main:
+        save_checkpoint(run / "last.pth", checkpoint)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

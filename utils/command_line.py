@@ -1,0 +1,61 @@
+"""How the scripts answer their user: mistakes in a line and status 2, signals with a clean stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def user_mistakes() -> Iterator[None]:
+    """Turn what a user got wrong (ValueError, a missing file) into its message and status 2."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        if isinstance(error, OSError):
+            message = f"{error.filename}: {error.strerror}"
+        else:
+            message = str(error)
+        if os.environ.get("RANK", "0") == "0":
+            print(message, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def set_up_logging() -> None:
+    """Plain lines on stderr: information from rank 0, warnings from every rank."""
+    main = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(
+        level=logging.INFO if main else logging.WARNING, format="%(message)s", force=True
+    )
+    for noisy in ("PIL", "matplotlib", "rasterio", "fontTools"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class StopRequest:
+    """Remembers SIGINT and SIGTERM, so that work can end at the next whole step.
+
+    `asked` turns true with the first signal; a second one ends the program at once.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    def asked(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def exit_status(self) -> int:
+        """128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + (self.signal if self.signal is not None else signal.SIGTERM)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise SystemExit(128 + number)
+        self.signal = number

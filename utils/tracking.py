@@ -1,0 +1,123 @@
+"""What a training leaves to read: metrics.jsonl, training_metrics.xlsx, curves.png and samples."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from openpyxl import Workbook
+from prettytable import PrettyTable
+
+from utils.comet import CometTracker
+from utils.config import dump_config
+from utils.engine import Sample
+from utils.files import atomic_path
+from utils.plots import sample_sheet, training_curves
+from utils.runs import CONFIG_FILE
+from utils.schema import Config
+
+logger = logging.getLogger(__name__)
+
+#: Val is scored, and its samples are drawn, at this probability.
+THRESHOLD = 0.5
+#: What the closing table shows of an evaluation.
+SHOWN = ("f1", "iou", "iou_per_image", "precision", "recall", "loss")
+
+
+class Tracker:
+    """The files of one run, rewritten whole at each epoch from its rows.
+
+    `rows` is the run's history: a resumed run gets it from the checkpoint, so that epochs which
+    were done after that checkpoint, and are done again, do not stand twice in the files.
+    """
+
+    def __init__(self, run: Path, config: Config, rows: list[dict[str, Any]]) -> None:
+        self.run, self.config, self.rows = run, config, rows
+        run.mkdir(parents=True, exist_ok=True)
+        with atomic_path(run / CONFIG_FILE) as path:
+            path.write_text(dump_config(config), encoding="utf-8")
+        self.comet = CometTracker(config, run.name)
+
+    def log(self, split: str, epoch: int, values: dict[str, float]) -> None:
+        """Add a row: the mean losses and scores of a split after an epoch."""
+        row = {"epoch": epoch, "split": split, **values}
+        self.rows.append(row)
+        self.comet.log(row)
+
+    def write(self) -> None:
+        """Bring the files up to date."""
+        with atomic_path(self.run / "metrics.jsonl") as path:
+            path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        with atomic_path(self.run / "training_metrics.xlsx") as path:
+            self._workbook().save(path)
+        training_curves(self.rows, self.run / "curves.png")
+
+    def write_samples(self, epoch: int, samples: list[Sample]) -> None:
+        """Pictures of the first val images: what the network sees, should see and says."""
+        sample_sheet(
+            [sample.image for sample in samples],
+            [sample.target for sample in samples],
+            [sample.probability for sample in samples],
+            self.run / "samples" / f"{epoch:04d}.png",
+            THRESHOLD,
+        )
+
+    def say(self, epoch: int, seconds: float) -> None:
+        """A line on the console for the epoch that the last rows tell of."""
+        rows = {row["split"]: row for row in self.rows if row["epoch"] == epoch}
+        left = (self.config.epochs - epoch) * seconds
+        line = f"epoch {epoch}/{self.config.epochs}  loss {rows['train']['loss']:.4f}"
+        if "val" in rows:
+            val = rows["val"]
+            line += f"  val loss {val['loss']:.4f}  F1 {val['f1']:.4f}  IoU {val['iou']:.4f}"
+        logger.info("%s  lr %.2e  %.1f s, %s left", line, rows["train"]["lr"], seconds, _span(left))
+
+    def report(self, best_epoch: int) -> None:
+        """At the end: the scores of the best epoch, and where the files are."""
+        best = [r for r in self.rows if r["split"] == "val" and r["epoch"] == best_epoch]
+        table = PrettyTable(["best epoch (val F1)", *SHOWN])
+        for row in best:
+            table.add_row([best_epoch, *(f"{row[name]:.4f}" for name in SHOWN)])
+        files = sorted(path.name for path in self.run.iterdir() if path.is_file())
+        print(f"val, threshold {THRESHOLD}, tiles of {self.config.image_size} px")
+        print(table)
+        print(f"{self.run}/: {', '.join(files)}, samples/")
+
+    def end(self) -> None:
+        self.comet.end()
+
+    def _workbook(self) -> Workbook:
+        book = Workbook()
+        book.remove(book.active)
+        for split in ("train", "val"):
+            sheet = book.create_sheet(split)
+            rows = [row for row in self.rows if row["split"] == split]
+            columns = [c for c in dict.fromkeys(k for row in rows for k in row) if c != "split"]
+            sheet.append(columns)
+            for row in rows:
+                sheet.append([row.get(column) for column in columns])
+        sheet = book.create_sheet("config")
+        for key, value in _flat(self.config.model_dump(mode="json")):
+            sheet.append(
+                [key, value if isinstance(value, (int, float, str)) else json.dumps(value)]
+            )
+        return book
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((prefix + key, value))
+    return rows
+
+
+def _span(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
