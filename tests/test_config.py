@@ -1,0 +1,176 @@
+"""Configs: the published keys stay valid, and every mistake is reported at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+import model
+from tests.conftest import ROOT
+from utils.config import ConfigError, dump_config, load_config, nearest
+from utils.schema import Config
+
+SHIPPED = sorted((ROOT / "config").glob("*.yaml"))
+
+
+class Net:
+    def __init__(self, *, n_channels: int = 3, size: Literal["tiny", "large"] = "tiny") -> None:
+        pass
+
+
+def read(path: Path, *overrides: str, warnings: list[str] | None = None) -> Config:
+    return load_config(
+        path,
+        overrides,
+        model_names=["Net"],
+        model_class=lambda name: Net,
+        warn=(warnings if warnings is not None else []).append,
+    )
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_yaml(text: str) -> Path:
+        path = tmp_path / "a.yaml"
+        path.write_text(text)
+        return path
+
+    return write_yaml
+
+
+MINIMAL = "model_classname: Net\ndataset_name: roads\n"
+
+
+def test_every_mistake_is_reported_at_once_with_the_nearest_name(write):
+    path = write(
+        MINIMAL + "learning_rat: 1\nimage_size: 1000\n"
+        "model_args: {n_chanels: 3, size: huge}\nloss: {bcee: 1}\ntta: {ops: [hflop]}\n"
+        "training_strategy: {mode: adapter}\n"
+    )
+    with pytest.raises(ConfigError) as error:
+        read(path, "scheduler.active_schedular=x", "epochs=many", "nonsense")
+    report = str(error.value)
+    assert report.startswith(f"{path}: 10 problems\n")
+    for line in (
+        "learning_rat: unknown key, did you mean 'learning_rate'?",
+        "model_args.n_chanels: unknown argument of Net, did you mean 'n_channels'?",
+        "model_args.size: 'huge' is unknown, one of: tiny, large",
+        "image_size: 1000 is not a multiple of 32",
+        "loss.bcee: 'bcee' is unknown, did you mean 'bce'?",
+        "tta.ops.0: 'hflop' is unknown, did you mean 'hflip'?",
+        "training_strategy.mode: 'adapter' is unknown, did you mean 'adapter_only'?",
+        "scheduler.active_schedular: unknown key, did you mean 'active_scheduler'?",
+        "epochs: should be a valid integer",
+        "nonsense: expected key=value",
+    ):
+        assert f"  {line}" in report
+
+
+def test_published_keys_stay_valid(write):
+    warnings: list[str] = []
+    config = read(
+        write(
+            MINIMAL + "model_filename: net_model\nroot_dir: 'null'\nload: ''\nforward_args: null\n"
+            "evaluate_inteval: 3\nlog_project_name: ''\ncomet_ml: {api_key: 'k', project_name: ''}\n"
+            "model_args: {verbose: false}\n"
+            "scheduler: {ReduceLROnPlateau_params: {verbose: true, patience: 7}}\n"
+        ),
+        warnings=warnings,
+    )
+    assert config.evaluate_interval == 3
+    assert config.load is None and config.root_dir == "datasets"
+    assert config.scheduler.ReduceLROnPlateau_params.patience == 7
+    named = ("model_filename", "verbose", "COMET_API_KEY", "model_args.verbose")
+    assert all(any(name in line for line in warnings) for name in named)
+    assert "'k'" not in dump_config(config) and "api_key" not in dump_config(config)
+
+
+def test_overrides_replace_and_add(write):
+    path = write(MINIMAL + "evaluate_inteval: 3\n")
+    config = read(
+        path, "evaluate_inteval=5", "model_args.size=large", "amp=bf16", "max_norm=null", "load=auto"
+    )
+    assert (config.evaluate_interval, config.amp, config.max_norm) == (5, "bf16", None)
+    assert config.model_args == {"size": "large"}
+    assert config.load == "auto"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "not valid YAML"),
+        ("- a\n- b", "expected `key: value` lines"),
+        ("epochs: 1\nepochs: 2", "'epochs' stands twice"),
+        ("", "model_classname: missing"),
+        ("model_classname: Nett\ndataset_name: d", "unknown model 'Nett', did you mean 'Net'?"),
+        (MINIMAL + "loss: {}", "name at least one loss"),
+        (MINIMAL + "learning_rate: .nan", "learning_rate"),
+        (MINIMAL + "run_name: ../x", "run_name"),
+    ],
+)
+def test_other_mistakes(write, text, message):
+    with pytest.raises(ConfigError, match=".*") as error:
+        read(write(text))
+    assert message in str(error.value)
+
+
+def test_settings_without_effect_are_said(write):
+    warnings: list[str] = []
+    text = "forward_args: {a: 1}\nepochs: 5\nscheduler: {CosineAnnealingLR_params: {T_max: 9}}\n"
+    read(write(MINIMAL + text + "save_checkpoint: false\n"), warnings=warnings)
+    said = "\n".join(warnings)
+    assert "forward_args has no effect" in said
+    assert "T_max 9 exceeds epochs 5" in said
+    assert "cannot be resumed" in said
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_nearest_is_a_known_name_or_none(name):
+    assert nearest(name, ["learning_rate", "epochs"]) in ("learning_rate", "epochs", None)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_configs_are_valid_and_survive_their_own_dump(path, tmp_path):
+    def read_shipped(file: Path) -> Config:
+        return load_config(
+            file,
+            model_names=model.list_models(),
+            model_class=model.model_class,
+            warn=lambda line: pytest.fail(f"a shipped config warns: {line}"),
+        )
+
+    config = read_shipped(path)
+    dumped = tmp_path / "config.yaml"
+    dumped.write_text(dump_config(config))
+    assert read_shipped(dumped) == config
+    assert 15 <= len(path.read_text().splitlines()) <= 45
+    assert yaml.safe_load(path.read_text())["model_classname"] in model.list_models()
+
+
+def test_help_imports_no_torch():
+    code = (
+        "import sys, runpy\n"
+        "sys.argv = ['train.py', '--help']\n"
+        "try: runpy.run_path('train.py', run_name='__main__')\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_a_mistake_ends_train_py_with_status_2_and_no_traceback(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("model_classname: UNet\ndataset_name: d\nepoch: 3\n")
+    done = subprocess.run(
+        [sys.executable, "train.py", "-c", str(path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "epoch: unknown key, did you mean 'epochs'?" in done.stderr
+    assert "Traceback" not in done.stderr
