@@ -95,7 +95,12 @@ def test_published_keys_stay_valid(write):
 def test_overrides_replace_and_add(write):
     path = write(MINIMAL + "evaluate_inteval: 3\n")
     config = read(
-        path, "evaluate_inteval=5", "model_args.size=large", "amp=bf16", "max_norm=null", "load=auto"
+        path,
+        "evaluate_inteval=5",
+        "model_args.size=large",
+        "amp=bf16",
+        "max_norm=null",
+        "load=auto",
     )
     assert (config.evaluate_interval, config.amp, config.max_norm) == (5, "bf16", None)
     assert config.model_args == {"size": "large"}

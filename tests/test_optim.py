@@ -12,7 +12,9 @@ from utils.optim import AveragedWeights, Schedule
 from utils.schema import CosineParams, PlateauParams, Scheduler
 
 
-def schedule(settings: Scheduler, *, warm_up: int = 0, steps: int = 10, epochs: int = 4) -> Schedule:
+def schedule(
+    settings: Scheduler, *, warm_up: int = 0, steps: int = 10, epochs: int = 4
+) -> Schedule:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     return Schedule(
         optimizer, settings, warm_up_steps=warm_up, steps_per_epoch=steps, epochs=epochs

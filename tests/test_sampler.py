@@ -11,7 +11,9 @@ from utils.sampler import EpochBatches
 sizes = st.integers(1, 40)
 
 
-@given(length=sizes, batch_size=st.integers(1, 5), world=st.integers(1, 4), epoch=st.integers(1, 99))
+@given(
+    length=sizes, batch_size=st.integers(1, 5), world=st.integers(1, 4), epoch=st.integers(1, 99)
+)
 def test_ranks_together_see_the_joint_batches_of_one_process(length, batch_size, world, epoch):
     single = EpochBatches(length, batch_size * world, seed=6)
     ranks = [EpochBatches(length, batch_size, seed=6, rank=r, world=world) for r in range(world)]

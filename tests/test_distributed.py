@@ -1,0 +1,84 @@
+"""Two torchrun ranks on gloo against one process with the joint batch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import ROOT
+from utils.checkpoint import load_checkpoint
+from utils.sync_batchnorm import RankBatchNorm
+
+SETTINGS = (
+    "dataset_name=tiny",
+    "image_size=32",
+    "epochs=2",
+    "num_workers=0",
+    "warm_up_step=2",
+    "run_name=run",
+    "comet_ml.enable=false",
+)
+
+
+def launch(cwd: Path, ranks: int, *overrides: str) -> str:
+    runner = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    command = [sys.executable, *(runner if ranks > 1 else []), str(ROOT / "train.py")]
+    config = ["-c", str(ROOT / "config" / "quickstart.yaml")]
+    done = subprocess.run(
+        [*command, *config, *SETTINGS, *overrides],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def rows(cwd: Path) -> list[dict]:
+    text = (cwd / "logs_weights" / "run" / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one_with_the_joint_batch_and_resume(tmp_path, tiny_roads):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    launch(one, 1, f"root_dir={tiny_roads}", "batch_size=2")
+    text = launch(two, 2, f"root_dir={tiny_roads}", "batch_size=1", "epochs=1")
+    assert text.count("best epoch") == 1  # rank 0 alone reports
+    launch(two, 2, f"root_dir={tiny_roads}", "batch_size=1", "load=auto")
+    single, joint = rows(one), rows(two)
+    assert [(r["epoch"], r["split"]) for r in single] == [(r["epoch"], r["split"]) for r in joint]
+    assert single[0]["loss"] == pytest.approx(joint[0]["loss"], rel=1e-4)
+    assert single[1]["iou_per_image"] == pytest.approx(joint[1]["iou_per_image"], abs=0.02)
+    last = [load_checkpoint(f / "logs_weights" / "run" / "last.pth") for f in (one, two)]
+    assert len(last[1]["random"]) == 2
+    assert [len(c["history"]) for c in last] == [4, 4]
+    assert [p.name for p in (two / "logs_weights").iterdir()] == ["run"]
+
+
+def test_rank_batchnorm_equals_torchs_on_one_rank():
+    torch.manual_seed(0)
+    reference = nn.BatchNorm2d(5)
+    nn.init.normal_(reference.weight)
+    x = torch.randn(3, 5, 7, 6, dtype=torch.float32).mul(3).add(50).requires_grad_()
+    ours = RankBatchNorm.from_batchnorm(nn.BatchNorm2d(5))
+    ours.load_state_dict(reference.state_dict())
+    grads = []
+    for layer in (reference, ours):
+        y = layer(x)
+        grads.append((y, *torch.autograd.grad(y.square().mean() + y[0].sum(), [x, layer.weight])))
+    for theirs, own in zip(*grads, strict=True):
+        assert torch.allclose(theirs, own, atol=1e-5)
+    for name, value in reference.state_dict().items():
+        assert torch.allclose(value.float(), ours.state_dict()[name].float(), atol=1e-5), name
+    reference.eval(), ours.eval()
+    assert torch.equal(reference(x), ours(x))
