@@ -78,7 +78,7 @@ def test_published_keys_stay_valid(write):
     config = read(
         write(
             MINIMAL + "model_filename: net_model\nroot_dir: 'null'\nload: ''\nforward_args: null\n"
-            "evaluate_inteval: 3\nlog_project_name: ''\ncomet_ml: {api_key: 'k', project_name: ''}\n"
+            "evaluate_inteval: 3\nlog_project_name: ''\ncomet_ml: {api_key: 'k'}\n"
             "model_args: {verbose: false}\n"
             "scheduler: {ReduceLROnPlateau_params: {verbose: true, patience: 7}}\n"
         ),
@@ -121,7 +121,7 @@ def test_overrides_replace_and_add(write):
     ],
 )
 def test_other_mistakes(write, text, message):
-    with pytest.raises(ConfigError, match=".*") as error:
+    with pytest.raises(ConfigError) as error:
         read(write(text))
     assert message in str(error.value)
 

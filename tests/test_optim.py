@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -45,7 +46,7 @@ def test_warm_up_rises_linearly_to_the_peak_and_the_end_is_the_minimum():
     assert seen[:10] == pytest.approx([(k + 1) / 10 for k in range(10)])
     assert seen[10] == pytest.approx(1.0)
     assert seen[40] == pytest.approx(1e-6)
-    assert all(a > b for a, b in zip(seen[10:], seen[11:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(seen[10:]))
 
 
 def test_a_shorter_half_wave_stays_at_its_minimum():

@@ -37,8 +37,7 @@ def workplace(tmp_path, monkeypatch, tiny_roads):
     """An empty folder to run in, with TinyNet in the registry and a config for it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(model.MODELS, "TinyNet", "tests.tiny_net")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest's own handlers stay
     (tmp_path / "tiny.yaml").write_text(f"model_classname: TinyNet\nroot_dir: {tiny_roads}\n")
     return tmp_path
 
