@@ -1,0 +1,94 @@
+"""Which image belongs to which label: ROOT/DATASET/{train,val,test}/{image,label}."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+SPLITS = ("train", "val", "test")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")  # in upper case too
+#: What a stem may end in, and what is no part of the pair's name.
+IMAGE_SUFFIXES = ("_sat", "_image", "_img")
+LABEL_SUFFIXES = ("_mask", "_label", "_gt")
+#: Names of a kind that a message shows before it only counts.
+MAX_NAMES = 20
+
+
+class Pair(NamedTuple):
+    name: str  # the stem that image and label share
+    image: Path
+    label: Path
+
+
+def find_pairs(root_dir: str | os.PathLike[str], dataset_name: str, split: str) -> list[Pair]:
+    """The pairs of a split, sorted by name.
+
+    An image and a label are a pair when their stems are the same, after a suffix of
+    IMAGE_SUFFIXES or LABEL_SUFFIXES is taken off; the extensions may differ. Hidden files and
+    files with other extensions are passed over.
+
+    Raises ValueError with everything that is wrong: missing folders, no pairs, files without a
+    partner, stems that occur twice.
+    """
+    pairs, problems = scan_split(Path(root_dir) / dataset_name, split)
+    if problems:
+        raise ValueError("\n".join(problems))
+    return pairs
+
+
+def scan_split(dataset: Path, split: str) -> tuple[list[Pair], list[str]]:
+    """The pairs that there are, and what is wrong, a line each."""
+    folders = dataset / split / "image", dataset / split / "label"
+    missing = [folder for folder in folders if not folder.is_dir()]
+    if missing:
+        looked_for = " and ".join(str(folder.absolute()) for folder in missing)
+        return [], [
+            f"{split}: no folder {looked_for}. A dataset is ROOT/DATASET/{{train,val,test}}/"
+            "{image,label}, with root_dir and dataset_name of the config as ROOT and DATASET; "
+            "'python prepare_data.py sample --dst ROOT/DATASET' writes one to start with"
+        ]
+    images, double_images = _by_stem(folders[0], IMAGE_SUFFIXES)
+    labels, double_labels = _by_stem(folders[1], LABEL_SUFFIXES)
+    problems = []
+    if double_images:
+        problems.append(f"{split}/image: several images of one name: {_listed(double_images)}")
+    if double_labels:
+        problems.append(f"{split}/label: several labels of one name: {_listed(double_labels)}")
+    if lonely := images.keys() - labels.keys():
+        names = _listed(images[name].name for name in lonely)
+        problems.append(f"{split}/image: {len(lonely)} without a label: {names}")
+    if lonely := labels.keys() - images.keys():
+        names = _listed(labels[name].name for name in lonely)
+        problems.append(f"{split}/label: {len(lonely)} without an image: {names}")
+    if not images and not labels:
+        problems.append(
+            f"{split}: no images in {folders[0].absolute()} (looked for {', '.join(EXTENSIONS)})"
+        )
+    names = sorted(images.keys() & labels.keys())
+    return [Pair(name, images[name], labels[name]) for name in names], problems
+
+
+def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, Path], list[str]]:
+    """Files by the pair's name, and those that share a name with another."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
+            found[_pair_name(path.stem, suffixes)].append(path)
+    doubles = [" = ".join(path.name for path in paths) for paths in found.values() if paths[1:]]
+    return {name: paths[0] for name, paths in found.items()}, doubles
+
+
+def _pair_name(stem: str, suffixes: tuple[str, ...]) -> str:
+    for suffix in suffixes:
+        if stem.lower().endswith(suffix) and len(stem) > len(suffix):
+            return stem[: -len(suffix)]
+    return stem
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = sorted(names)
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
