@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -9,8 +11,20 @@ SCALE = 3  # canvas pixels per metre, along a side
 _SHIFT = 6  # OpenCV's fixed-point bits of a coordinate
 
 
+@dataclass(frozen=True)
+class Layer:
+    """Colour (side, side, 3) float32, already times its opacity `cover` (side, side) in 0..1."""
+
+    colour: np.ndarray
+    cover: np.ndarray
+
+    def over(self, image: np.ndarray) -> np.ndarray:
+        """`image` (side, side, 3) float32 with this layer on top."""
+        return image * rgb(1 - self.cover) + self.colour
+
+
 class Canvas:
-    """A transparent layer of `side` metres on which opaque shapes are drawn."""
+    """A transparent sheet of `side` metres on which opaque shapes are drawn."""
 
     def __init__(self, side: int, channels: int = 3) -> None:
         self.side = side
@@ -32,18 +46,21 @@ class Canvas:
         """The share of each pixel that is drawn on: (side, side) float32 in 0..1."""
         return self._reduced(self.colour if self.cover is None else self.cover) / 255
 
-    def over(self, image: np.ndarray) -> np.ndarray:
-        """`image` (side, side, 3) float32 with this layer on top."""
-        free = 1 - self.coverage()[..., None]
-        return image * free + self._reduced(self.colour)
+    def layer(self) -> Layer:
+        return Layer(self._reduced(self.colour), self.coverage())
 
     def _layers(self, colour: tuple[float, ...]) -> list[tuple[np.ndarray, tuple]]:
-        value = tuple(float(np.clip(round(c), 0, 255)) for c in colour)
+        value = tuple(float(min(max(round(c), 0), 255)) for c in colour)
         return [(self.colour, value), *([] if self.cover is None else [(self.cover, (255,))])]
 
     def _reduced(self, layer: np.ndarray) -> np.ndarray:
         small = cv2.resize(layer, (self.side, self.side), interpolation=cv2.INTER_AREA)
         return small.astype(np.float32)
+
+
+def rgb(plane: np.ndarray) -> np.ndarray:
+    """A plane (H, W) as (H, W, 3): NumPy broadcasts a last axis of 1 an order slower."""
+    return cv2.merge((plane, plane, plane))
 
 
 def rectangle(centre: np.ndarray, along: np.ndarray, length_m: float, depth_m: float) -> np.ndarray:

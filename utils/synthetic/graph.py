@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from shapely import LineString, box
 from shapely.geometry.base import BaseGeometry
@@ -34,7 +36,7 @@ def road_graph(roads: list[Road], view: tuple[float, float]) -> dict[str, list]:
 def _pieces(road: Road) -> list[LineString]:
     """The street between its junctions."""
     cuts = sorted({0, *road.junctions, len(road.points) - 1})
-    return [LineString(road.points[a : b + 1]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [LineString(road.points[a : b + 1]) for a, b in pairwise(cuts)]
 
 
 def _lines(shape: BaseGeometry) -> list[LineString]:

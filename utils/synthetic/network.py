@@ -18,6 +18,7 @@ from utils.synthetic.style import SceneStyle
 from utils.synthetic.terrain import Land, fractal_noise
 
 STEP_M = 6.0
+CELL_M = 3  # of the raster in which near samples are looked up, one sample a cell
 LOOK_M = 21.0  # a street that has another one this near ahead joins it
 CLEARANCE_M = 15.0  # of two streets away from junctions, and of a street from a dead end
 JUNCTION_GAP_M = 24.0  # between junctions along a street
@@ -70,7 +71,7 @@ class StreetTracer:
         capacity = side * side // 20 + 1000
         self.points = np.zeros((capacity, 2))
         self.owner = np.full(capacity, -1)
-        self.slot_at = np.full((side, side), -1, np.int32)
+        self.slot_at = np.full((side // CELL_M + 1, side // CELL_M + 1), -1, np.int32)
         self.used = 0
         self.streets: list[_Street] = []
 
@@ -200,8 +201,7 @@ class StreetTracer:
         """The junction ahead (street, position, point), 'blocked' by a bad one, None when free."""
         gap = max(0.5 * self.style.block_m[turn % 2], CLEARANCE_M)
         slots = self._near(here, max(gap, LOOK_M + STEP_M))
-        if ignored.size:
-            slots = slots[~np.isin(self.owner[slots], ignored)]
+        slots = slots[(self.owner[slots][:, None] != ignored).all(axis=1)]
         if not slots.size:
             return None
         hit = self._hit(here, ahead, slots)
@@ -245,7 +245,8 @@ class StreetTracer:
         first, count = self.used, len(path.points)
         self.points[first : first + count] = path.points
         self.owner[first : first + count] = len(self.streets)
-        for slot, (x, y) in enumerate(np.asarray(path.points).astype(int), start=first):
+        cells = (np.asarray(path.points) / CELL_M).astype(int)
+        for slot, (x, y) in enumerate(cells, start=first):
             if self.slot_at[y, x] < 0:
                 self.slot_at[y, x] = slot
         self.used += count
@@ -272,8 +273,8 @@ class StreetTracer:
         return np.unique(self.owner[self._near(point, STEP_M + 1)])
 
     def _near(self, here: np.ndarray, radius: float) -> np.ndarray:
-        x, y = int(here[0]), int(here[1])
-        r = math.ceil(radius)
+        x, y = int(here[0] / CELL_M), int(here[1] / CELL_M)
+        r = math.ceil(radius / CELL_M)
         window = self.slot_at[max(y - r, 0) : y + r + 1, max(x - r, 0) : x + r + 1]
         return window[window >= 0]
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from utils.synthetic.buildings import Building, Lot, Settlement
-from utils.synthetic.canvas import SCALE, Canvas, rectangle
+from utils.synthetic.canvas import SCALE, Canvas, Layer, rectangle, rgb
 from utils.synthetic.network import Road
 from utils.synthetic.style import Colour, SceneStyle
 from utils.synthetic.terrain import fractal_noise
@@ -40,7 +40,7 @@ class Paving:
         self.rng, self.style = rng, style
         self.canvas = Canvas(side)
 
-    def draw(self, roads: list[Road], settlement: Settlement) -> Canvas:
+    def draw(self, roads: list[Road], settlement: Settlement) -> Layer:
         ordered = sorted(roads, key=lambda road: (road.surface != "gravel", road.main))
         for road in ordered:
             self._verge(road)
@@ -54,7 +54,7 @@ class Paving:
         for road in ordered:
             self._markings(road)
             self._traffic(road)
-        return self.canvas
+        return self.canvas.layer()
 
     def _verge(self, road: Road) -> None:
         if self.style.kind == "urban":
@@ -99,35 +99,37 @@ class Paving:
 
 def draw_roofs(
     rng: np.random.Generator, buildings: Iterable[Building], side: int, style: SceneStyle
-) -> Canvas:
+) -> Layer:
     """Roofs lit by the sun: two slopes, or a flat roof with what stands on it."""
     canvas = Canvas(side)
-    sun = np.array(style.shadow_direction)
     for building in buildings:
-        a, b, c, d = building.corners
-        roof = np.array(building.roof, float)
         if building.flat:
-            canvas.polygon(building.corners, tuple(roof * 1.12))
-            inset = (
-                building.corners.mean(axis=0) + (building.corners - building.corners.mean(0)) * 0.93
-            )
-            canvas.polygon(inset, tuple(roof))
-            for _ in range(rng.poisson(2)):
-                u, v = rng.uniform(0.15, 0.85, size=2)
-                spot = a + u * (b - a) + v * (d - a)
-                canvas.polygon(
-                    rectangle(spot, (b - a) / np.hypot(*(b - a)), 2.6, 2.0),
-                    tuple(roof * rng.choice((0.7, 1.3))),
-                )
-            continue
-        ridge = np.stack([(a + d) / 2, (b + c) / 2])
-        for slope, outer in (
-            (np.stack([a, b, ridge[1], ridge[0]]), a - d),
-            (np.stack([d, c, ridge[1], ridge[0]]), d - a),
-        ):
-            facing = -float(outer @ sun) / max(np.hypot(*outer), 1e-9)
-            canvas.polygon(slope, tuple(roof * (1 + 0.2 * facing)))
-    return canvas
+            _flat_roof(rng, canvas, building)
+        else:
+            _gable_roof(canvas, building, np.array(style.shadow_direction))
+    return canvas.layer()
+
+
+def _flat_roof(rng: np.random.Generator, canvas: Canvas, building: Building) -> None:
+    corners, roof = building.corners, np.array(building.roof, float)
+    middle = corners.mean(axis=0)
+    canvas.polygon(corners, tuple(roof * 1.12))
+    canvas.polygon(middle + (corners - middle) * 0.93, tuple(roof))
+    a, b, _, d = corners
+    along = (b - a) / np.hypot(*(b - a))
+    for _ in range(rng.poisson(2)):  # ventilation
+        u, v = rng.uniform(0.15, 0.85, size=2)
+        box = rectangle(a + u * (b - a) + v * (d - a), along, 2.6, 2.0)
+        canvas.polygon(box, tuple(roof * rng.choice((0.7, 1.3))))
+
+
+def _gable_roof(canvas: Canvas, building: Building, shadow_direction: np.ndarray) -> None:
+    a, b, c, d = building.corners
+    ridge = [(b + c) / 2, (a + d) / 2]
+    for eaves, outwards in (((a, b), a - d), ((d, c), d - a)):
+        facing = -float(outwards @ shadow_direction) / max(np.hypot(*outwards), 1e-9)
+        roof = np.array(building.roof) * (1 + 0.2 * facing)
+        canvas.polygon(np.stack([*eaves, *ridge]), tuple(roof))
 
 
 def draw_shadows(
@@ -151,22 +153,23 @@ def draw_shadows(
 
 def expose(rng: np.random.Generator, scene: np.ndarray, style: SceneStyle) -> np.ndarray:
     """What the sensor makes of it: uint8 RGB of the same size."""
-    scene = scene * np.float32(style.gain)
-    scene = scene * (1 - style.haze) + style.haze * np.float32((176, 182, 190))
+    gain = np.float32(style.gain) * (1 - style.haze) / 255
+    veil = np.float32((176, 182, 190)) * style.haze / 255
+    scene = cv2.transform(scene, np.column_stack([np.diag(gain), veil]))
     scene = cv2.GaussianBlur(scene, (0, 0), style.blur_px)
-    scene = 255 * np.clip(scene / 255, 0, 1) ** style.gamma
-    scene += style.noise * rng.standard_normal(scene.shape, dtype=np.float32)
+    scene = 255 * cv2.pow(np.clip(scene, 0, 1), style.gamma)
+    scene += np.float32(style.noise) * rng.standard_normal(scene.shape, dtype=np.float32)
     return np.clip(np.round(scene), 0, 255).astype(np.uint8)
 
 
 def shade(ground: np.ndarray, shadow: np.ndarray, style: SceneStyle) -> np.ndarray:
     """The ground in the shadow's light, which is the blue of the sky."""
     dark = (1 - style.shadow_strength) * np.float32((0.94, 1.0, 1.1))
-    return ground * (1 - shadow[..., None] * (1 - dark))
+    return ground - ground * rgb(shadow) * (1 - dark)
 
 
 def weather(rng: np.random.Generator, paved: np.ndarray, cover: np.ndarray) -> np.ndarray:
     """Patches, stains and grain on the paved share of the ground."""
     side = cover.shape[0]
     stains = 0.05 * fractal_noise(rng, side, 24, 3) + 0.035 * fractal_noise(rng, side, 3, 2)
-    return paved * (1 + stains * cover)[..., None]
+    return paved * rgb(1 + stains * cover)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.synthetic.buildings import Builder
+from utils.synthetic.canvas import rgb
 from utils.synthetic.graph import road_graph
 from utils.synthetic.network import Road, draw_network
 from utils.synthetic.render import (
@@ -52,13 +53,13 @@ def draw_scene(seed: int, index: int, size: int) -> Scene:
     paving = Paving(next(rngs), side, style).draw(roads, settlement)
     roofs = draw_roofs(next(rngs), settlement.buildings, side, style)
     rng = next(rngs)
-    trees = plant(rng, land, style, roads, paving.coverage(), roofs.coverage())
+    trees = plant(rng, land, style, roads, paving.cover, roofs.cover)
     crowns = paint_crowns(rng, side, trees, style)
-    image = weather(next(rngs), paving.over(image), paving.coverage())
+    image = weather(next(rngs), paving.over(image), paving.cover)
     image = shade(image, draw_shadows(settlement.buildings, trees, crowns, side, style), style)
     image = roofs.over(image)
-    opacity = crowns.opacity[..., None]
-    image = expose(next(rngs), image * (1 - opacity) + crowns.colour * opacity, style)
+    image += (crowns.colour - image) * rgb(crowns.opacity)
+    image = expose(next(rngs), image, style)
 
     seen = slice(*view)
     return Scene(

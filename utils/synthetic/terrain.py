@@ -1,4 +1,4 @@
-"""The ground without its roads: land cover and the colour texture of fields, woods, yards, water."""
+"""The ground without its roads: land cover, and the texture of fields, woods, yards, water."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from utils.synthetic.canvas import rgb
 from utils.synthetic.style import SceneStyle
 
 
@@ -72,7 +73,7 @@ def paint_ground(rng: np.random.Generator, land: Land, style: SceneStyle) -> np.
     settled = cv2.GaussianBlur(land.settled.astype(np.float32), (0, 0), 6)
     ground = _blend(ground, yards, settled)
     ground = _blend(ground, palette.floor, cv2.GaussianBlur(land.wood, (0, 0), 3) * 0.9)
-    ground *= (1 + 0.07 * patches + 0.09 * fine)[..., None]
+    ground *= rgb(1 + 0.07 * patches + 0.09 * fine)
     return _paint_water(rng, ground, land.water, style)
 
 
@@ -113,13 +114,13 @@ def _fields(rng: np.random.Generator, land: Land, style: SceneStyle) -> np.ndarr
     crops = np.array([palette.meadow, *palette.crops, palette.grass], np.float32)
     colour = crops[rng.integers(0, len(crops), size=1024)] + rng.normal(0, 7, size=(1024, 3))
     rows = rng.choice([0.0, 0.04, 0.1], size=1024, p=[0.5, 0.3, 0.2]).astype(np.float32)
-    turn = rng.choice([0, math.pi / 2], size=1024) + style.angle
+    turn = rng.choice([0, math.pi / 2], size=1024).astype(np.float32) + np.float32(style.angle)
     y, x = np.mgrid[:side, :side].astype(np.float32)
     parcel = land.parcel
-    along = x * np.cos(turn)[parcel].astype(np.float32) + y * np.sin(turn)[parcel]
-    period = rng.uniform(3.2, 7.0, size=1024).astype(np.float32)[parcel]
-    stripes = rows[parcel] * np.sin(along * (2 * math.pi / period))
-    ground = colour.astype(np.float32)[parcel] * (1 + stripes)[..., None]
+    wave = (2 * math.pi / rng.uniform(3.2, 7.0, size=1024)).astype(np.float32)
+    along = x * (wave * np.cos(turn))[parcel] + y * (wave * np.sin(turn))[parcel]
+    stripes = rows[parcel] * np.sin(along)
+    ground = colour.astype(np.float32)[parcel] * rgb(1 + stripes)
     ground[land.parcel_edge] = np.array(palette.meadow, np.float32) * 0.9
     bare = np.clip(fractal_noise(rng, side, 60, 4) - 1.5, 0, 1)
     return _blend(ground, palette.soil, bare)
@@ -135,7 +136,7 @@ def _paint_water(
     bank = cv2.GaussianBlur(mask, (0, 0), 4) * (1 - mask)
     ground = _blend(ground, style.palette.soil, 1.2 * bank)
     colour = _plain(style.palette.water, side)
-    colour *= (1 + 0.05 * fractal_noise(rng, side, 60, 3))[..., None]
+    colour *= rgb(1 + 0.05 * fractal_noise(rng, side, 60, 3))
     return _blend(ground, colour, cv2.GaussianBlur(mask, (0, 0), 0.8))
 
 
@@ -144,5 +145,7 @@ def _plain(colour: tuple[int, int, int], side: int) -> np.ndarray:
 
 
 def _blend(under: np.ndarray, over: np.ndarray | tuple, alpha: np.ndarray) -> np.ndarray:
-    alpha = np.clip(alpha, 0, 1)[..., None].astype(np.float32)
-    return under * (1 - alpha) + np.asarray(over, np.float32) * alpha
+    change = np.asarray(over, np.float32) - under
+    change *= rgb(np.clip(alpha, 0, 1).astype(np.float32))
+    change += under
+    return change

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from utils.synthetic.canvas import rgb
 from utils.synthetic.network import Road
 from utils.synthetic.style import SceneStyle
 from utils.synthetic.terrain import Land, fractal_noise
@@ -87,7 +88,7 @@ def paint_crowns(rng: np.random.Generator, side: int, trees: Trees, style: Scene
     shade = 0.98 + 0.3 * facing - 0.22 * distance**2 + 0.09 * leaves
     tint = np.array(style.palette.trees, np.float32)[trees.species]
     tint = tint * rng.normal(1, 0.11, size=(len(tint), 1)).astype(np.float32)
-    colour = tint.astype(np.float32)[nearest] * np.clip(shade, 0.35, 1.6)[..., None]
+    colour = tint.astype(np.float32)[nearest] * rgb(np.clip(shade, 0.35, 1.6))
     return Crowns(colour, opacity)
 
 

@@ -1,4 +1,4 @@
-"""Writing the embedded data set: the folder, its splits, its manifest, and carrying on after a stop.
+"""Writing the embedded data set: its folder, splits and manifest, and going on after a stop.
 
 DST/{train,val,test}/image/scene_0000.jpg     RGB, JPEG
 DST/{train,val,test}/label/scene_0000.png     road mask, 0 or 255
