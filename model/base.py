@@ -38,13 +38,18 @@ class RoadModel(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, n_classes, H, W) in float32 for an image (B, C, H, W) of any H, W >= 1."""
+        padded = self.pad(image)
+        H, W = image.shape[-2:]
+        return self.forward_padded(padded)[..., :H, :W].float()
+
+    def pad(self, image: Tensor) -> Tensor:
+        """`image` with its last row and column repeated up to sides that the network takes."""
         if image.ndim != 4:
             raise ValueError(f"expected an image batch (B, C, H, W), got {tuple(image.shape)}")
-        H, W = image.shape[-2:]
-        bottom, right = self._padding(H), self._padding(W)
+        bottom, right = (self._padding(side) for side in image.shape[-2:])
         if bottom or right:
             image = F.pad(image, (0, right, 0, bottom), mode="replicate")
-        return self.forward_padded(image)[..., :H, :W].float()
+        return image
 
     def forward_padded(self, image: Tensor) -> Tensor:
         """Logits of the same sides as `image`, whose sides are multiples of `stride`."""

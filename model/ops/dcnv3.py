@@ -1,0 +1,136 @@
+"""DCNv3: modulated deformable aggregation with softmax masks, and the layer around it.
+
+Source: Wang et al., "InternImage: Exploring Large-Scale Vision Foundation Models with Deformable
+Convolutions", CVPR 2023, arXiv:2211.05778.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from model.ops.gather import check_operands, gather_groups
+
+
+def dcnv3(
+    value: Tensor, offset: Tensor, mask: Tensor, *, kernel_size: int = 3, dilation: int = 1
+) -> Tensor:
+    """Sum over the taps of a square kernel of mask * value(pixel + tap + offset).
+
+    Bilinear, zeros outside the map: within one step beyond the border the inside neighbours still
+    give their share. Stride 1, the map keeps its size.
+
+    Args:
+        value: (B, H, W, C); any memory layout.
+        offset: (B, H, W, G, K, 2) in pixels as (y, x), K = kernel_size ** 2 taps row by row; group
+            g moves channels g * C / G and following.
+        mask: (B, H, W, G, K) weights of the taps.
+        kernel_size: side of the kernel, odd.
+        dilation: distance of neighbouring taps in pixels.
+
+    Returns:
+        (B, H, W, C) in the type of `value`, accumulated in float32 at least. The backward pass
+        reads again what it needs, so that no K-fold tensor is ever kept.
+    """
+    check_operands("dcnv3", value, offset, mask)
+    y, x = dcnv3_positions(offset, kernel_size, dilation)
+    out = torch.zeros_like(value, dtype=torch.promote_types(value.dtype, torch.float32))
+    for taps in zip(y.unbind(-1), x.unbind(-1), mask.unbind(-1), strict=True):
+        out = out + checkpoint(
+            _read_tap, value, *taps, use_reentrant=False, preserve_rng_state=False
+        )
+    return out.to(value.dtype)
+
+
+def dcnv3_reference(
+    value: Tensor, offset: Tensor, mask: Tensor, *, kernel_size: int = 3, dilation: int = 1
+) -> Tensor:
+    """The same as `dcnv3`, all taps at once by `grid_sample`: to check by, not to run."""
+    B, H, W, C = value.shape
+    G, K = mask.shape[-2:]
+    y, x = dcnv3_positions(offset, kernel_size, dilation)
+    # Pixel i has its centre at (2 i + 1) / side - 1 of the normalised coordinates.
+    grid = torch.stack(((2 * x + 1) / W - 1, (2 * y + 1) / H - 1), -1)
+    grid = grid.permute(0, 3, 1, 2, 4, 5).reshape(B * G, H, W * K, 2)  # B H W G K 2 -> (B G) H (W K) 2
+    maps = value.permute(0, 3, 1, 2).reshape(B * G, C // G, H, W)  # BHWC -> (B G) c H W
+    taps = F.grid_sample(maps.to(grid.dtype), grid, padding_mode="zeros", align_corners=False)
+    taps = taps.view(B, G, C // G, H, W, K)
+    out = torch.einsum("bgchwk,bhwgk->bhwgc", taps, mask.to(taps.dtype))
+    return out.flatten(3).to(value.dtype)
+
+
+def dcnv3_positions(offset: Tensor, kernel_size: int, dilation: int) -> tuple[Tensor, Tensor]:
+    """Where the taps read: y and x (B, H, W, G, K) in pixels, float32 at least."""
+    H, W, K = offset.shape[1], offset.shape[2], offset.shape[4]
+    assert kernel_size % 2 == 1, f"a kernel has a middle tap, got side {kernel_size}"
+    assert kernel_size**2 == K, f"a {kernel_size} x {kernel_size} kernel, but {K} taps"
+    offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
+    device = offset.device
+    tap = (torch.arange(kernel_size, device=device) - kernel_size // 2) * dilation
+    row = torch.arange(H, device=device).view(H, 1, 1, 1) + tap.repeat_interleave(kernel_size)
+    column = torch.arange(W, device=device).view(W, 1, 1) + tap.repeat(kernel_size)
+    return offset[..., 0] + row, offset[..., 1] + column
+
+
+class DCNv3(nn.Module):
+    """The operator between its two projections, with offsets and masks computed from the input.
+
+    Args:
+        channels: C of input and output, a multiple of `groups`.
+        groups: channel groups with offsets of their own.
+        dilation: distance of neighbouring taps of the 3 x 3 kernel in pixels.
+    """
+
+    kernel_size = 3
+
+    def __init__(self, channels: int, groups: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.groups, self.dilation = groups, dilation
+        taps = self.kernel_size**2
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.offset = nn.Linear(channels, groups * taps * 2)
+        self.mask = nn.Linear(channels, groups * taps)
+        self.input_projection = nn.Linear(channels, channels)
+        self.output_projection = nn.Linear(channels, channels)
+        for head in (self.offset, self.mask):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+        for projection in (self.input_projection, self.output_projection):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        x_BHWC = x.permute(0, 2, 3, 1)  # BCHW -> BHWC
+        guide = F.gelu(self.norm(self.depthwise(x).permute(0, 2, 3, 1)))  # BCHW -> BHWC
+        offset = self.offset(guide).unflatten(-1, (self.groups, -1, 2))
+        mask = self.mask(guide).unflatten(-1, (self.groups, -1)).softmax(-1)
+        out = dcnv3(
+            self.input_projection(x_BHWC),
+            offset,
+            mask,
+            kernel_size=self.kernel_size,
+            dilation=self.dilation,
+        )
+        return self.output_projection(out).permute(0, 3, 1, 2)  # BHWC -> BCHW
+
+
+def _read_tap(value: Tensor, y: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+    """mask * `value` at (y, x), each (B, H, W, G), in the positions' type."""
+    _, H, W, _ = value.shape
+    # Nothing lies beyond one step outside; the clamp keeps far offsets within integer range.
+    y, x = y.clamp(-1, H), x.clamp(-1, W)
+    top, left = y.floor(), x.floor()
+    down, right = y - top, x - left
+    total = None
+    for row, row_share in ((top.long(), 1 - down), (top.long() + 1, down)):
+        for column, column_share in ((left.long(), 1 - right), (left.long() + 1, right)):
+            inside = (row >= 0) & (row < H) & (column >= 0) & (column < W)
+            pixel = row.clamp(0, H - 1) * W + column.clamp(0, W - 1)
+            share = row_share * column_share * mask * inside
+            part = gather_groups(value, pixel) * share[..., None]
+            total = part if total is None else total + part
+    return total.flatten(3)
