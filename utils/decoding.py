@@ -182,6 +182,8 @@ def _orientation(path: Path) -> int:
         with Image.open(path) as picture:
             if picture.format == "TIFF" and _GEO_TAGS & set(picture.tag_v2):
                 return 1
+            if picture.format == "PNG" and "exif" not in picture.info:
+                return 1  # asked for it, Pillow would decode the image to look behind it
             turned = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except (OSError, SyntaxError, ValueError):  # a TIFF of a kind that Pillow does not know
         return 1

@@ -40,21 +40,24 @@ def blank_areas(image: np.ndarray) -> np.ndarray:
 def _blank(image: np.ndarray, fill: int) -> np.ndarray:
     """The areas of one fill value."""
     none = np.zeros(image.shape[:2], bool)
-    core = _near(image, fill, 0)
-    if cv2.countNonZero(core) < BLOCK_PX**2:
-        return none  # most images end here
-    core = cv2.morphologyEx(core, cv2.MORPH_OPEN, _BLOCK)
-    if not cv2.countNonZero(core):
+    # Every block of 8 x 8 has a pixel in this grid: most images end here.
+    if not (image[::BLOCK_PX, ::BLOCK_PX] == fill).all(axis=2).any():
         return none
-    area = _parts_with(core, _near(image, fill, AREA_TOLERANCE))
-    area |= cv2.dilate(area, _BLOCK_AROUND) & _near(image, fill, RIM_TOLERANCE)
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(area, connectivity=8)
+    cores = cv2.erode(_near(image, fill, 0), _BLOCK, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    if not cv2.countNonZero(cores):
+        return none
+    flat = _near(image, fill, AREA_TOLERANCE)
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(flat, connectivity=4)
     sizes = stats[:, cv2.CC_STAT_AREA]
+    has_core = np.zeros(count, bool)
+    has_core[parts[cores > 0]] = True
     keep = sizes >= MIN_SHARE_WITHOUT_CORNER * parts.size
     keep[_at_corners(parts)] = True
-    keep &= sizes >= MIN_AREA_PX
-    keep[0] = False  # the ground
-    return keep[parts]
+    keep &= has_core & (sizes >= MIN_AREA_PX)
+    if not keep.any():
+        return none
+    area = keep[parts].view(np.uint8)
+    return (area | (cv2.dilate(area, _BLOCK_AROUND) & _near(image, fill, RIM_TOLERANCE))) > 0
 
 
 def _near(image: np.ndarray, fill: int, tolerance: int) -> np.ndarray:
@@ -63,17 +66,8 @@ def _near(image: np.ndarray, fill: int, tolerance: int) -> np.ndarray:
     return cv2.inRange(image, (low,) * 3, (high,) * 3)
 
 
-def _parts_with(core: np.ndarray, area: np.ndarray) -> np.ndarray:
-    """The connected parts of `area` that hold pixels of `core`."""
-    count, parts = cv2.connectedComponents(area, connectivity=4)
-    keep = np.zeros(count, np.uint8)
-    keep[parts[core > 0]] = 255
-    keep[0] = 0  # opening lets a core reach a few pixels out of its area at the image's border
-    return keep[parts]
-
-
 def _at_corners(parts: np.ndarray) -> np.ndarray:
-    """Numbers of the parts that come within a block of a corner; 0, the rest, may be among them."""
+    """Numbers of the parts that come within a block of a corner."""
     ends = slice(None, BLOCK_PX), slice(-BLOCK_PX, None)
     corners = [parts[rows, columns].ravel() for rows in ends for columns in ends]
     return np.unique(np.concatenate(corners))
