@@ -21,8 +21,8 @@ from utils.command_line import StopRequest, set_up_logging, user_mistakes
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
-    from utils.dataset import WholeImages
 
+    from utils.dataset import WholeImages
     from utils.schema import Config
     from utils.tracking import Tracker
     from utils.training import Training

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
 from collections.abc import Iterator
@@ -90,6 +91,17 @@ def decode(path: Path, crop: Crop | None = None, *, palette_indices: bool = Fals
     if crop is None:
         return decoded
     return Decoded(*(part if part is None else crop.of(part) for part in decoded))
+
+
+def has_end(path: Path) -> bool:
+    """False for a JPEG or PNG that does not end as it should, and may be truncated."""
+    kind = _kind(path)
+    with open(path, "rb") as file:
+        file.seek(-min(64, path.stat().st_size), os.SEEK_END)
+        tail = file.read()
+    if kind == "jpeg":
+        return tail.rstrip(b"\0").endswith(_JPEG_END)
+    return kind == "tiff" or b"IEND" in tail
 
 
 @contextmanager

@@ -106,11 +106,34 @@ def read_label(path: str | os.PathLike[str], crop: Crop | None = None) -> np.nda
     """
     path = Path(path)
     if crop is None or not read_header(path).crops_cheaply:
-        values = _label_values(path)
-        road = _is_road(values, _least_road_value(values))
+        road = road_mask(read_label_values(path))
         return road if crop is None else np.ascontiguousarray(crop.of(road))
     least = _least_road_value_of_file(path, path.stat().st_mtime_ns)
-    return _is_road(_label_values(path, crop), least)
+    return _is_road(read_label_values(path, crop), least)
+
+
+def read_label_values(path: str | os.PathLike[str], crop: Crop | None = None) -> np.ndarray:
+    """What a label holds: whole numbers >= 0, H W C, of a palette the indices."""
+    path = Path(path)
+    values = decode(path, crop, palette_indices=True).values
+    if values.dtype == np.uint8:
+        return values
+    if not np.isfinite(values).all() or (values < 0).any() or (values != np.rint(values)).any():
+        raise ValueError(f"{path}: a label must hold whole numbers from 0 up, 0 where no road is")
+    return values
+
+
+def road_mask(values: np.ndarray) -> np.ndarray:
+    """Label values H W C to uint8 H W in {0, 1}, by the rule of `read_label`."""
+    return _is_road(values, least_road_value(values))
+
+
+def least_road_value(values: np.ndarray) -> int:
+    """What a mask with these values must reach to be road: 1, or half of a lossy mask's range."""
+    top = int(values.max(initial=0))
+    if top < 128 or not ((values != 0) & (values != top)).any():
+        return 1
+    return 2 ** (max(8, top.bit_length()) - 1)
 
 
 def _is_road(values: np.ndarray, least: int) -> np.ndarray:
@@ -120,24 +143,7 @@ def _is_road(values: np.ndarray, least: int) -> np.ndarray:
     return road.view(np.uint8)
 
 
-def _label_values(path: Path, crop: Crop | None = None) -> np.ndarray:
-    """Integers >= 0, H W C."""
-    values = decode(path, crop, palette_indices=True).values
-    if values.dtype == np.uint8:
-        return values
-    if not np.isfinite(values).all() or (values < 0).any() or (values != np.rint(values)).any():
-        raise ValueError(f"{path}: a label must hold whole numbers from 0 up, 0 where no road is")
-    return values
-
-
-def _least_road_value(values: np.ndarray) -> int:
-    top = int(values.max(initial=0))
-    if top < 128 or not ((values != 0) & (values != top)).any():
-        return 1
-    return 2 ** (max(8, top.bit_length()) - 1)
-
-
 @lru_cache(maxsize=4096)
 def _least_road_value_of_file(path: Path, modified_ns: int) -> int:
     """Of the whole mask, kept for its crops; the time of change is part of the key."""
-    return _least_road_value(_label_values(path))
+    return least_road_value(read_label_values(path))

@@ -9,7 +9,7 @@ What tells a blank area from a bright roof or dark water:
 - It reaches a corner. When the ground that a scene shows is convex, as a sensor's footprint is,
   everything that a rectangle cut from it leaves blank touches one of the rectangle's corners. An
   overexposed roof is rarely there. An area that reaches none must make up a quarter of the image.
-- It has at least 256 pixels.
+- It has at least 256 pixels and 0.25 % of the image.
 
 A blank area of exact black over water of exactly 0 in all bands cannot be told from the water;
 both are then taken for blank.
@@ -22,6 +22,7 @@ import numpy as np
 
 BLOCK_PX = 8
 MIN_AREA_PX = 256
+MIN_SHARE = 0.0025
 MIN_SHARE_WITHOUT_CORNER = 0.25
 #: Greatest difference from 255 or 0: of what belongs to an area, and of its disturbed rim.
 AREA_TOLERANCE = 7
@@ -53,7 +54,7 @@ def _blank(image: np.ndarray, fill: int) -> np.ndarray:
     has_core[parts[cores > 0]] = True
     keep = sizes >= MIN_SHARE_WITHOUT_CORNER * parts.size
     keep[_at_corners(parts)] = True
-    keep &= has_core & (sizes >= MIN_AREA_PX)
+    keep &= has_core & (sizes >= max(MIN_AREA_PX, MIN_SHARE * parts.size))
     if not keep.any():
         return none
     area = keep[parts].view(np.uint8)

@@ -54,14 +54,14 @@ def scan_split(dataset: Path, split: str) -> tuple[list[Pair], list[str]]:
     labels, double_labels = _by_stem(folders[1], LABEL_SUFFIXES)
     problems = []
     if double_images:
-        problems.append(f"{split}/image: several images of one name: {_listed(double_images)}")
+        problems.append(f"{split}/image: several images of one name: {listed(double_images)}")
     if double_labels:
-        problems.append(f"{split}/label: several labels of one name: {_listed(double_labels)}")
+        problems.append(f"{split}/label: several labels of one name: {listed(double_labels)}")
     if lonely := images.keys() - labels.keys():
-        names = _listed(images[name].name for name in lonely)
+        names = listed(images[name].name for name in lonely)
         problems.append(f"{split}/image: {len(lonely)} without a label: {names}")
     if lonely := labels.keys() - images.keys():
-        names = _listed(labels[name].name for name in lonely)
+        names = listed(labels[name].name for name in lonely)
         problems.append(f"{split}/label: {len(lonely)} without an image: {names}")
     if not images and not labels:
         problems.append(
@@ -88,7 +88,8 @@ def _pair_name(stem: str, suffixes: tuple[str, ...]) -> str:
     return stem
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Names in order, separated by commas, the first MAX_NAMES of them."""
     names = sorted(names)
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     return ", ".join(names[:MAX_NAMES]) + more
