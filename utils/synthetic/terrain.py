@@ -65,7 +65,7 @@ def paint_ground(rng: np.random.Generator, land: Land, style: SceneStyle) -> np.
     side = land.water.shape[0]
     palette = style.palette
     patches = fractal_noise(rng, side, 90, 4)
-    fine = fractal_noise(rng, side, 5, 3)
+    fine = fractal_noise(rng, side, 2.3, 1) + 0.6 * fractal_noise(rng, side, 9, 2)
     ground = _fields(rng, land, style)
     yards = _blend(_plain(palette.grass, side), palette.soil, 0.18 + 0.22 * patches)
     if style.kind == "urban":
@@ -73,7 +73,7 @@ def paint_ground(rng: np.random.Generator, land: Land, style: SceneStyle) -> np.
     settled = cv2.GaussianBlur(land.settled.astype(np.float32), (0, 0), 6)
     ground = _blend(ground, yards, settled)
     ground = _blend(ground, palette.floor, cv2.GaussianBlur(land.wood, (0, 0), 3) * 0.9)
-    ground *= rgb(1 + 0.07 * patches + 0.09 * fine)
+    ground *= rgb(1 + 0.07 * patches + 0.065 * fine)
     return _paint_water(rng, ground, land.water, style)
 
 
@@ -112,7 +112,8 @@ def _parcels(rng: np.random.Generator, side: int, angle: float) -> np.ndarray:
 def _fields(rng: np.random.Generator, land: Land, style: SceneStyle) -> np.ndarray:
     palette, side = style.palette, land.parcel.shape[0]
     crops = np.array([palette.meadow, *palette.crops, palette.grass], np.float32)
-    colour = crops[rng.integers(0, len(crops), size=1024)] + rng.normal(0, 7, size=(1024, 3))
+    brightness = rng.normal(1, 0.09, size=(1024, 1)) + rng.normal(0, 0.02, size=(1024, 3))
+    colour = crops[rng.integers(0, len(crops), size=1024)] * brightness
     rows = rng.choice([0.0, 0.04, 0.1], size=1024, p=[0.5, 0.3, 0.2]).astype(np.float32)
     turn = rng.choice([0, math.pi / 2], size=1024).astype(np.float32) + np.float32(style.angle)
     y, x = np.mgrid[:side, :side].astype(np.float32)

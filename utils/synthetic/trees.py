@@ -124,7 +124,7 @@ def _woods(rng: np.random.Generator, land: Land) -> np.ndarray:
 def _scattered(rng: np.random.Generator, land: Land, style: SceneStyle, side: int) -> np.ndarray:
     """Garden trees in clumps, and a few in the open country."""
     clumps = np.clip(fractal_noise(rng, side, 40, 3) * 0.5 + 0.6, 0, 1.5)
-    gardens = {"urban": 0.07, "suburban": 0.26, "rural": 0.3, "mixed": 0.28}[style.kind]
+    gardens = {"urban": 0.13, "suburban": 0.26, "rural": 0.3, "mixed": 0.28}[style.kind]
     if style.season == "dry":
         gardens *= 0.5
     odds = np.where(land.settled, gardens, 0.015) * clumps
@@ -139,7 +139,7 @@ def _hedges(rng: np.random.Generator, land: Land) -> np.ndarray:
 
 
 def _avenue_rate(style: SceneStyle) -> float:
-    return {"urban": 0.35, "suburban": 0.6, "rural": 0.4, "mixed": 0.5}[style.kind]
+    return {"urban": 0.6, "suburban": 0.6, "rural": 0.4, "mixed": 0.5}[style.kind]
 
 
 def _avenue(rng: np.random.Generator, road: Road) -> np.ndarray:
