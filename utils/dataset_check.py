@@ -120,9 +120,9 @@ def _label_problems(split: str, pairs: list[Pair]) -> list[str]:
     found = _in_threads(road_or_problem, pairs)
     empty = [pair.name for pair, road in zip(pairs, found, strict=True) if road is False]
     if pairs and len(empty) == len(pairs):
-        return [f"{split}: no label shows any road"]
+        return [f"{split}: no mask shows any road"]
     if empty:
-        logger.warning("%s: %d labels without any road: %s", split, len(empty), listed(empty))
+        logger.warning("%s: masks without road: %d (%s)", split, len(empty), listed(empty))
     return [problem for problem in found if isinstance(problem, str)]
 
 
@@ -186,15 +186,17 @@ def _doubtful(split: str, reports: list[PairReport]) -> list[str]:
         "images without data": [r.name for r in reports if not r.valid_px],
     }
     lines = [
-        f"{split}: {len(names)} {what}: {listed(names)}" for what, names in doubts.items() if names
+        f"{split}: {what}: {len(names)} ({listed(names)})"
+        for what, names in doubts.items()
+        if names
     ]
     classes: dict[tuple[frozenset[int], int], list[str]] = defaultdict(list)
     for report in reports:
         if report.least_road_value > 1 and len(report.label_values) <= MAX_CLASSES:
             classes[report.label_values, report.least_road_value].append(report.name)
     return lines + [
-        f"{split}: {len(names)} labels with the values {_values(values)}, read as lossy masks: "
-        f"only {least} and more is road: {listed(names)}"
+        f"{split}: labels with the values {_values(values)} are read as lossy masks, in which only "
+        f"{least} and more is road: {len(names)} ({listed(names)})"
         for (values, least), names in classes.items()
     ]
 
@@ -224,7 +226,7 @@ def _print_report(dataset: Path, findings: Findings) -> None:
     for kind, lines in (("error", findings.errors), ("warning", findings.warnings)):
         for line in lines:
             print(f"{kind}: {line}")
-    print(f"{len(findings.errors)} errors, {len(findings.warnings)} warnings")
+    print(f"errors: {len(findings.errors)}, warnings: {len(findings.warnings)}")
 
 
 def _row(reports: list[PairReport]) -> list[str | int]:

@@ -10,6 +10,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,53 +50,61 @@ class Decoded(NamedTuple):
 
 
 class Header(NamedTuple):
-    height: int
+    height: int  # as it is seen, after an EXIF rotation
     width: int
+    kind: str  # jpeg, png or tiff
+    orientation: int  # EXIF, 1 to 8
     crops_cheaply: bool  # 8-bit TIFF: `decode` reads only the rows or tiles of a crop
 
 
 def read_header(path: Path) -> Header:
-    """The size, without decoding. Raises ValueError, one line, when the file has none."""
+    """What is known without decoding. Raises ValueError, one line, when the file has no header."""
     with _one_line_errors(path):
-        kind = _kind(path)
-        if kind == "jpeg":
-            with Image.open(path) as picture:
-                width, height = picture.size
-                dtypes = set()
-        else:
-            with _open(path) as source:
-                height, width = source.shape
-                dtypes = set(source.dtypes)
-        turned = _orientation(path)
-        if turned >= 5:  # EXIF 5-8: the sides change places
-            height, width = width, height
-        return Header(height, width, kind == "tiff" and dtypes == {"uint8"} and turned == 1)
+        state = path.stat()
+        return _read_header(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1024)  # a sample asks several times
+def _read_header(path: Path, modified_ns: int, size: int) -> Header:
+    kind = _kind(path)
+    crops_cheaply = False
+    if kind == "tiff":  # there are many that Pillow does not know
+        orientation = _tiff_orientation(path)
+        with _open(path) as source:
+            height, width = source.shape
+            crops_cheaply = set(source.dtypes) == {"uint8"} and orientation == 1
+    else:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            # Asked for the EXIF data of a PNG without any, Pillow would decode the image.
+            has_exif = kind == "jpeg" or "exif" in picture.info
+            orientation = _orientation(picture) if has_exif else 1
+    if orientation >= 5:  # the sides change places
+        height, width = width, height
+    return Header(height, width, kind, orientation, crops_cheaply)
 
 
 def decode(path: Path, crop: Crop | None = None, *, palette_indices: bool = False) -> Decoded:
-    """The pixels of `path`, or of a part of it, with the EXIF rotation applied.
+    """The pixels of `path` with the EXIF rotation applied; of a part, where it `crops_cheaply`.
 
-    Bands: one is grey; two are grey and alpha; of three or more the first three are red, green
-    and blue, and a band marked as alpha is no colour. A palette is looked up, unless
-    `palette_indices`. Raises ValueError, one line naming the file, when it cannot be read.
+    Bands: the first three are red, green and blue; of fewer the first is grey. A band that is
+    marked as alpha is no colour. A palette is looked up, unless `palette_indices`.
+    Raises ValueError, one line naming the file, when it cannot be read.
     """
     with _one_line_errors(path):
-        if _kind(path) == "jpeg":
-            decoded = Decoded(_decode_jpeg(path), None)
-        elif crop is not None and read_header(path).crops_cheaply:
-            return _decode_bands(path, crop, palette_indices)
-        else:
-            decoded = _decode_bands(path, None, palette_indices)
-            turned = _orientation(path)
-            decoded = Decoded(*(_turn(part, turned) for part in decoded))
-    if crop is None:
-        return decoded
-    return Decoded(*(part if part is None else crop.of(part) for part in decoded))
+        header = read_header(path)
+        assert crop is None or header.crops_cheaply
+        if header.kind == "jpeg":
+            return Decoded(_decode_jpeg(path), None)
+        if not has_end(path):  # of a PNG GDAL shows what there is
+            raise ValueError(f"{path}: is truncated")
+        decoded = _decode_bands(path, crop, palette_indices)
+        return Decoded(*(_turn(part, header.orientation) for part in decoded))
 
 
 def has_end(path: Path) -> bool:
     """False for a JPEG or PNG that does not end as it should, and may be truncated."""
-    kind = _kind(path)
+    kind = read_header(path).kind
     with open(path, "rb") as file:
         file.seek(-min(64, path.stat().st_size), os.SEEK_END)
         tail = file.read()
@@ -133,8 +142,8 @@ def _kind(path: Path) -> str:
 
 def _decode_jpeg(path: Path) -> np.ndarray:
     """uint8 H W 3. OpenCV is the faster decoder, but shows a truncated file as half grey."""
-    data = path.read_bytes()
-    if data.rstrip(b"\0").endswith(_JPEG_END):
+    if has_end(path):
+        data = path.read_bytes()
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         if image is not None:
             return image
@@ -164,9 +173,9 @@ def _decode_bands(path: Path, crop: Crop | None, palette_indices: bool) -> Decod
         has_data = None if all_valid else source.dataset_mask(window=window) > 0
         if source.colorinterp[0] != ColorInterp.palette:
             return Decoded(_spread_few_bits(values, _bits(path, source)), has_data)
-        if palette_indices:
-            inverted = source.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
-            return Decoded(values.max(initial=1) - values if inverted else values, has_data)
+        # Grey with 0 as white reads as a palette, too; its indices would be road inside out.
+        if palette_indices and source.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") != "YES":
+            return Decoded(values, has_data)
         table = np.zeros((np.iinfo(values.dtype).max + 1, 4), np.uint8)
         for index, colour in source.colormap(1).items():
             table[index] = colour
@@ -188,22 +197,22 @@ def _spread_few_bits(values: np.ndarray, bits: int) -> np.ndarray:
     return values * np.uint8(255 // (2**bits - 1)) if bits in (1, 2, 4) else values
 
 
-def _orientation(path: Path) -> int:
-    """EXIF orientation, 1 to 8; a georeferenced file is north up as it is."""
+def _tiff_orientation(path: Path) -> int:
+    """GDAL does not tell. A georeferenced file is north up as it is."""
     try:
         with Image.open(path) as picture:
-            if picture.format == "TIFF" and _GEO_TAGS & set(picture.tag_v2):
-                return 1
-            if picture.format == "PNG" and "exif" not in picture.info:
-                return 1  # asked for it, Pillow would decode the image to look behind it
-            turned = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, SyntaxError, ValueError):  # a TIFF of a kind that Pillow does not know
+            return 1 if _GEO_TAGS & set(picture.tag_v2) else _orientation(picture)
+    except (OSError, SyntaxError, ValueError):  # of a kind that Pillow does not know
         return 1
-    return turned if turned in range(1, 9) else 1
 
 
 #: ModelPixelScale, ModelTiepoint, ModelTransformation
 _GEO_TAGS = {33550, 33922, 34264}
+
+
+def _orientation(picture: Image.Image) -> int:
+    orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _turn(array: np.ndarray | None, orientation: int) -> np.ndarray | None:

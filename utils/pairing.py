@@ -59,10 +59,10 @@ def scan_split(dataset: Path, split: str) -> tuple[list[Pair], list[str]]:
         problems.append(f"{split}/label: several labels of one name: {listed(double_labels)}")
     if lonely := images.keys() - labels.keys():
         names = listed(images[name].name for name in lonely)
-        problems.append(f"{split}/image: {len(lonely)} without a label: {names}")
+        problems.append(f"{split}/image: without a label: {len(lonely)} ({names})")
     if lonely := labels.keys() - images.keys():
         names = listed(labels[name].name for name in lonely)
-        problems.append(f"{split}/label: {len(lonely)} without an image: {names}")
+        problems.append(f"{split}/label: without an image: {len(lonely)} ({names})")
     if not images and not labels:
         problems.append(
             f"{split}: no images in {folders[0].absolute()} (looked for {', '.join(EXTENSIONS)})"
