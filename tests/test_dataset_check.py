@@ -97,6 +97,15 @@ def test_everything_that_is_wrong_at_once(dataset: Path):
         assert part in str(error.value)
 
 
+def test_both_files_of_a_pair_are_looked_at(dataset: Path, capsys: pytest.CaptureFixture):
+    for path in (dataset / "val/image/a.png", dataset / "val/label/a.png"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"image/a\.png: is empty; .*label/a\.png: is empty"):
+        quick_look(dataset)
+    _, out = report(dataset, capsys)
+    assert "image/a.png: is empty; " in out and "label/a.png: is empty\n" in out
+
+
 def test_missing_splits(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     (dataset / "test").rename(tmp_path / "elsewhere")
     status, out = report(dataset, capsys)

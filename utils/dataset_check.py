@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from utils.imageio import (
     road_mask,
 )
 from utils.pairing import SPLITS, Pair, listed, scan_split
+from utils.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def dataset_problems(
     sound: dict[str, list[Pair]] = {}
     for split in splits:
         pairs, found = scan_split(Path(root_dir) / dataset_name, split)
-        checked = _in_threads(_quick_problem, pairs)
+        checked = _in_threads(_quick_problem, pairs, f"{split}: looking at files")
         problems += found + [f"{split}: {problem}" for problem in checked if problem]
         sound[split] = [pair for pair, problem in zip(pairs, checked, strict=True) if not problem]
     if sum(map(len, sound.values())) <= MAX_LABELS_DECODED:
@@ -90,14 +91,15 @@ def dataset_problems(
 
 
 def _quick_problem(pair: Pair) -> str | None:
-    try:
-        image, label = read_size(pair.image), read_size(pair.label)
-        for path in (pair.image, pair.label):
+    sizes, problems = [], []
+    for path in (pair.image, pair.label):
+        try:
+            sizes.append(read_size(path))
             if not has_end(path):
                 decode(path)  # raises, unless there is only something behind the end
-    except ValueError as error:
-        return str(error)
-    return _size_problem(pair, image, label)
+        except ValueError as error:
+            problems.append(str(error))
+    return "; ".join(problems) or _size_problem(pair, *sizes)
 
 
 def _size_problem(pair: Pair, image: tuple[int, int], label: tuple[int, int]) -> str | None:
@@ -117,7 +119,7 @@ def _label_problems(split: str, pairs: list[Pair]) -> list[str]:
         except ValueError as error:
             return f"{split}: {error}"
 
-    found = _in_threads(road_or_problem, pairs)
+    found = _in_threads(road_or_problem, pairs, f"{split}: looking at labels")
     empty = [pair.name for pair, road in zip(pairs, found, strict=True) if road is False]
     if pairs and len(empty) == len(pairs):
         return [f"{split}: no mask shows any road"]
@@ -126,10 +128,10 @@ def _label_problems(split: str, pairs: list[Pair]) -> list[str]:
     return [problem for problem in found if isinstance(problem, str)]
 
 
-def _in_threads(work: Callable[[Pair], Result], pairs: Iterable[Pair]) -> list[Result]:
+def _in_threads(work: Callable[[Pair], Result], pairs: list[Pair], what: str) -> list[Result]:
     """Decoders, numpy and hashing let other threads run."""
     with ThreadPoolExecutor(min(16, len(os.sched_getaffinity(0)))) as pool:
-        return list(pool.map(work, pairs))
+        return list(progress(pool.map(work, pairs), len(pairs), what))
 
 
 def check_dataset(folder: str | os.PathLike[str]) -> int:
@@ -149,7 +151,7 @@ def check_dataset(folder: str | os.PathLike[str]) -> int:
     findings = Findings()
     for split in SPLITS:
         pairs, problems = scan_split(dataset, split)
-        reports = _in_threads(_examine, pairs)
+        reports = _in_threads(_examine, pairs, f"{split}: decoding")
         problems += [f"{split}: {report.problem}" for report in reports if report.problem]
         findings.reports[split] = [report for report in reports if not report.problem]
         findings.errors += problems
@@ -160,11 +162,15 @@ def check_dataset(folder: str | os.PathLike[str]) -> int:
 
 
 def _examine(pair: Pair) -> PairReport:
-    try:
-        image, valid = read_image_and_valid(pair.image)
-        values = read_label_values(pair.label)
-    except ValueError as error:
-        return PairReport(pair.name, problem=str(error))
+    contents, problems = [], []
+    for read, path in ((read_image_and_valid, pair.image), (read_label_values, pair.label)):
+        try:
+            contents.append(read(path))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        return PairReport(pair.name, problem="; ".join(problems))
+    (image, valid), values = contents
     if problem := _size_problem(pair, valid.shape, values.shape[:2]):
         return PairReport(pair.name, problem=problem)
     road = road_mask(values)
