@@ -80,7 +80,9 @@ class StripOffsets(nn.Module):
 
     def __init__(self, channels: int, taps: int, groups: int, axis: Axis) -> None:
         super().__init__()
-        kernel, padding = ((1, taps), (0, taps // 2)) if axis == "w" else ((taps, 1), (taps // 2, 0))
+        kernel, padding = (
+            ((1, taps), (0, taps // 2)) if axis == "w" else ((taps, 1), (taps // 2, 0))
+        )
         self.groups = groups
         self.depthwise = nn.Conv2d(channels, channels, kernel, padding=padding, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
@@ -113,9 +115,7 @@ class BayesianFusion(nn.Module):
 def _bottleneck(channels: int, width: int, kernel_size: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, width, 1),
-        nn.Conv2d(
-            width, width, kernel_size, padding=kernel_size // 2, groups=width, bias=False
-        ),
+        nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=width, bias=False),
         nn.Conv2d(width, channels, 1, bias=False),
         _group_norm(channels),
         nn.ReLU(inplace=True),

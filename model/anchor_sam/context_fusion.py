@@ -94,7 +94,7 @@ class MaskedWindowAttention(ShiftedWindowAttention):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to (B, H, W, C)."""
-        B, H, W, C = x.shape
+        B, H, W, _ = x.shape
         sides = tuple(zip((H, W), self.window_size, self.shift_size, strict=True))
         bottom, right = (-side % window for side, window, _ in sides)
         # One window along a side leaves nothing to shift to.

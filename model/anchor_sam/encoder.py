@@ -7,7 +7,6 @@ are those of the `sam2` package, their sizes those of the configuration files th
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import partial
 from importlib import resources
@@ -19,7 +18,7 @@ from sam2.modeling.backbones.image_encoder import FpnNeck
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.weights import read_weights
+from model.weights import load_weights
 
 ModelSize = Literal["nano", "tiny", "small", "base", "base_plus", "large"]
 #: The configuration file of each published size in sam2/configs/sam2.1/.
@@ -86,9 +85,7 @@ class HieraEncoder(nn.Module):
     Raises ValueError for an unknown size or level.
     """
 
-    def __init__(
-        self, model_size: str, fpn_top_down_levels: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, model_size: str, fpn_top_down_levels: Sequence[int] | None = None) -> None:
         super().__init__()
         num_levels = len(LEVEL_STRIDES)
         if not set(fpn_top_down_levels or ()) <= set(range(num_levels)):
@@ -121,6 +118,21 @@ class HieraEncoder(nn.Module):
         stages = self.trunk(image)
         levels, _ = self.neck(stages)
         return stages[-1], levels
+
+    def load_pretrained(self, source: str) -> None:
+        """Take trunk and neck from an official checkpoint of the whole SAM 2.1.
+
+        Raises ValueError for a file that is missing, damaged or foreign, and when a tensor is
+        missing, unknown or of another shape.
+        """
+        if self.model_size == "nano":
+            raise ValueError(
+                "pretrained_weights_path: model_size 'nano' has no published weights, leave it null"
+            )
+        try:
+            load_weights(self, source, prefix=CHECKPOINT_PREFIX)
+        except ValueError as error:
+            raise ValueError(f"model_size {self.model_size!r}: {error}") from None
 
     def checkpoint_blocks(self) -> None:
         """Recompute every trunk block in the backward pass instead of keeping its activations."""

@@ -104,6 +104,8 @@ class AnchorSAM(RoadModel):
         return anchors
 
     def enable_gradient_checkpointing(self) -> None:
+        if not any(p.requires_grad for p in self.encoder.trunk.parameters()):
+            log.warning("gradient_checkpointing has no effect: the encoder's trunk is frozen")
         self.encoder.checkpoint_blocks()
 
 

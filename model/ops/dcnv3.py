@@ -53,7 +53,9 @@ def dcnv3_reference(
     y, x = dcnv3_positions(offset, kernel_size, dilation)
     # Pixel i has its centre at (2 i + 1) / side - 1 of the normalised coordinates.
     grid = torch.stack(((2 * x + 1) / W - 1, (2 * y + 1) / H - 1), -1)
-    grid = grid.permute(0, 3, 1, 2, 4, 5).reshape(B * G, H, W * K, 2)  # B H W G K 2 -> (B G) H (W K) 2
+    grid = grid.permute(0, 3, 1, 2, 4, 5).reshape(
+        B * G, H, W * K, 2
+    )  # B H W G K 2 -> (B G) H (W K) 2
     maps = value.permute(0, 3, 1, 2).reshape(B * G, C // G, H, W)  # BHWC -> (B G) c H W
     taps = F.grid_sample(maps.to(grid.dtype), grid, padding_mode="zeros", align_corners=False)
     taps = taps.view(B, G, C // G, H, W, K)

@@ -41,11 +41,11 @@ def dysample(x: Tensor, offset: Tensor, *, scale: int = 2) -> Tensor:
 
 
 def dysample_positions(offset: Tensor, scale: int) -> Tensor:
-    """Where the sub-pixels read: (B, 2, G, scale ** 2, H, W), (x, y) in pixels, float32 at least."""
+    """Where the sub-pixels read: (x, y) in pixels, shaped like `offset`, float32 at least."""
     H, W = offset.shape[-2:]
     offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
     device = offset.device
-    step = (torch.arange(scale, device=device) - (scale - 1) / 2) / scale
+    step = (torch.arange(scale, device=device, dtype=offset.dtype) - (scale - 1) / 2) / scale
     x = step.repeat(scale).view(-1, 1, 1) + torch.arange(W, device=device)
     y = step.repeat_interleave(scale).view(-1, 1, 1) + torch.arange(H, device=device).view(H, 1)
     return offset + torch.stack(torch.broadcast_tensors(x, y))[:, None]

@@ -23,7 +23,7 @@ def gather_groups(value: Tensor, pixel: Tensor) -> Tensor:
     row = (first_pixel + pixel) * G + torch.arange(G, device=value.device)
     # Whole rows along dimension 0: PyTorch copies and scatters them several times faster than
     # single elements along a middle dimension.
-    rows = value.reshape(-1, C // G).gather(0, row.view(-1, 1).expand(-1, C // G))
+    rows = value.reshape(-1, C // G).gather(0, row.reshape(-1, 1).expand(-1, C // G))
     return rows.view(B, H, W, G, C // G)
 
 
