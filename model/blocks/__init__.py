@@ -1,0 +1,1 @@
+"""Parts that several baselines share, named by what they are."""
