@@ -123,15 +123,15 @@ def _read(path: Path) -> Any:
         return torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except PermissionError:
+        raise ValueError(f"{path} cannot be read: permission denied") from None
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error).upper():
             raise ValueError(
                 f"{path} is refused: it holds Python objects besides tensors, and reading them "
                 "would run code"
             ) from None
-    except (RuntimeError, EOFError, LookupError, ValueError):
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError):
         pass  # what torch raises for damage depends on where the damage is
     raise ValueError(f"{path} is truncated, damaged or no torch file{_how_to_replace(path)}")
 

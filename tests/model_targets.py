@@ -1,0 +1,31 @@
+"""What each model must measure: one row a variant, the published config's variant first.
+
+`parameters` are exact. `gflops` is the total of FlopCounterMode for a 256 x 256 image in eval mode,
+two a multiply-add; norms, pooling, interpolation, sampling and scans are not in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Target(NamedTuple):
+    model: str
+    args: dict[str, Any]
+    parameters: int | None  # None: no published number
+    per_class: int | None = None  # parameters that a further class adds
+    gflops: float | None = None
+    tolerance: float = 0.005  # relative, of gflops
+
+
+TARGETS = [
+    Target("AnchorSAM", {"model_size": "nano", "pretrained_weights_path": None}, None),
+    Target("UNet", {"n_channels": 3, "n_classes": 1, "bilinear": False}, 31_037_633, 65, 96.3348),
+    Target("UNet", {"n_channels": 3, "n_classes": 1, "bilinear": True}, 17_262_977, 65, 79.9602),
+    Target("DLinkNet", {"pretrained": False}, 31_096_129, 289, 13.2897),
+]
+
+
+def contract_args(model: str) -> dict[str, Any]:
+    """Arguments of the contract tests: the first row's."""
+    return next(target.args for target in TARGETS if target.model == model)

@@ -1,0 +1,205 @@
+"""The contract of every model in the registry, and its published size and cost."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import sysconfig
+import typing
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from model import MODELS, PRETRAINED_ARGS, build_model, model_class
+from model.weights import known_weights
+from tests.conftest import ROOT
+from tests.model_targets import TARGETS, Target, contract_args
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+H, W = 50, 70  # no multiple of any stride
+
+
+def on_meta(name: str, args: dict) -> nn.Module:
+    with torch.device("meta"):
+        return build_model(name, args)
+
+
+def test_every_model_has_a_target():
+    assert {target.model for target in TARGETS} == set(MODELS)
+
+
+@pytest.fixture(scope="class", params=MODELS)
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="class")
+def network(name):
+    torch.manual_seed(0)
+    return build_model(name, contract_args(name))
+
+
+@pytest.fixture(scope="class")
+def images() -> torch.Tensor:
+    return torch.randn(2, 3, H, W, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="class")
+def logits(network, images) -> torch.Tensor:
+    with torch.inference_mode():
+        return network.eval()(images)
+
+
+class TestContract:
+    def test_logits_have_the_sides_of_the_image(self, logits):
+        assert logits.shape == (2, 1, H, W)
+        assert logits.dtype == torch.float32
+        assert logits.isfinite().all()
+
+    def test_images_of_a_batch_do_not_mix(self, network, images, logits):
+        with torch.inference_mode():
+            alone = network.eval()(images[1:])
+        torch.testing.assert_close(alone, logits[1:], rtol=1e-3, atol=1e-4)
+
+    def test_one_pixel(self, network):
+        with torch.inference_mode():
+            assert network.eval()(torch.ones(1, 3, 1, 1)).shape == (1, 1, 1, 1)
+
+    def test_bfloat16_autocast_gives_finite_float32(self, network, images):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            logits = network.eval()(images[:1])
+        assert logits.dtype == torch.float32
+        assert logits.isfinite().all()
+
+    def test_training_reaches_every_parameter(self, network, images):
+        logits = network.train()(images)
+        assert logits.shape == (2, 1, H, W)
+        (logits * torch.randn_like(logits)).sum().backward()
+        for key, parameter in network.named_parameters():
+            assert parameter.grad is not None, key
+            assert parameter.grad.isfinite().all(), key
+        network.zero_grad()
+
+    def test_no_sigmoid_inside(self, network, images):
+        with torch.inference_mode():
+            logits = network.train()(images)
+        assert ((logits < 0) | (logits > 1)).any()
+
+    @pytest.mark.parametrize("training", [False, True])
+    @pytest.mark.parametrize("size", [(256, 256), (256, 320), (250, 300)])
+    def test_shapes_at_full_size(self, name, size, training):
+        network = on_meta(name, contract_args(name)).train(training)
+        assert network(torch.empty(2, 3, *size, device="meta")).shape == (2, 1, *size)
+
+    def test_groups_hold_each_trainable_parameter_once(self, network):
+        groups = network.parameter_groups(1e-3, 1e-2)
+        grouped = [id(p) for group in groups for p in group["params"]]
+        assert sorted(grouped) == sorted(id(p) for p in network.parameters())
+        decayed = {id(p) for g in groups if g["weight_decay"] for p in g["params"]}
+        for module in network.modules():
+            exempt = list(module.parameters(recurse=False)) if isinstance(module, NORMS) else []
+            bias = getattr(module, "bias", None)
+            exempt += [bias] if isinstance(bias, nn.Parameter) and bias.ndim == 1 else []
+            assert not decayed & {id(p) for p in exempt}, module
+
+    def test_a_frozen_part_stays_in_eval(self, name):
+        network = on_meta(name, contract_args(name))
+        prefix, part = next(
+            (key, child) for key, child in network.named_children() if list(child.parameters())
+        )
+        network.freeze(prefix)
+        network.train()
+        assert not any(module.training for module in part.modules())
+        assert not any(p.requires_grad for p in part.parameters())
+        kept = sum(len(g["params"]) for g in network.parameter_groups(1e-3, 0.0))
+        assert kept == sum(1 for _ in network.parameters()) - sum(1 for _ in part.parameters())
+        with pytest.raises(ValueError, match="no parameters under"):
+            network.freeze("no_such_part")
+
+    def test_arguments_are_keyword_only_and_annotated(self, name):
+        constructor = model_class(name).__init__
+        _, *parameters = inspect.signature(constructor).parameters.values()
+        hints = typing.get_type_hints(constructor)
+        for parameter in parameters:
+            assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, parameter.name
+            assert parameter.name in hints
+
+    def test_unpretrained_opens_no_file_and_no_socket(self, name, tmp_path, monkeypatch):
+        for weights in known_weights():
+            (tmp_path / weights.file).write_bytes(b"no weights")
+        monkeypatch.setenv("ANCHOR_SAM_WEIGHTS", str(tmp_path))
+        accepted = inspect.signature(model_class(name)).parameters
+        asked = {key: "x.pth" if off is None else True for key, off in PRETRAINED_ARGS.items()}
+        asked = {key: value for key, value in asked.items() if key in accepted}
+        with Watch() as watch, torch.device("meta"):
+            build_model(name, contract_args(name))
+            build_model(name, contract_args(name) | asked, load_pretrained=False)
+        assert watch.seen == []
+
+
+class TestPublishedNumbers:
+    @pytest.fixture(params=TARGETS, ids=lambda t: f"{t.model}-{t.parameters}")
+    def target(self, request) -> Target:
+        return request.param
+
+    def test_parameters(self, target):
+        if target.parameters is None:
+            pytest.skip("no published number")
+        assert count(on_meta(target.model, target.args)) == target.parameters
+
+    def test_parameters_of_three_classes(self, target):
+        accepted = inspect.signature(model_class(target.model)).parameters
+        key = next((k for k in ("n_classes", "num_classes") if k in accepted), None)
+        if target.per_class is None or key is None:
+            pytest.skip("one class only")
+        network = on_meta(target.model, target.args | {key: 3})
+        assert count(network) == target.parameters + 2 * target.per_class
+        assert network.eval()(torch.empty(1, 3, 64, 64, device="meta")).shape == (1, 3, 64, 64)
+
+    def test_gflops(self, target):
+        if target.gflops is None:
+            pytest.skip("no published number")
+        network = on_meta(target.model, target.args).eval()
+        # The fused attention kernels do not run on the meta device.
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            network(torch.empty(1, 3, 256, 256, device="meta"))
+        assert counter.get_total_flops() / 1e9 == pytest.approx(target.gflops, rel=target.tolerance)
+
+
+def count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+class Watch:
+    """Records the sockets and the files, other than Python's own, that are opened meanwhile."""
+
+    active: Watch | None = None
+    libraries = tuple({sysconfig.get_path(key) for key in ("stdlib", "purelib", "platlib")})
+
+    def __enter__(self) -> Watch:
+        self.seen: list[str] = []
+        Watch.active = self
+        return self
+
+    def __exit__(self, *_) -> None:
+        Watch.active = None
+
+    @staticmethod
+    def hook(event: str, args: tuple) -> None:
+        watch = Watch.active
+        if watch is None:
+            return
+        if event.startswith("socket."):
+            watch.seen.append(event)
+        elif event == "open" and isinstance(args[0], (str, bytes)):
+            path = str(Path(args[0].decode() if isinstance(args[0], bytes) else args[0]).resolve())
+            code = path.startswith(str(ROOT)) and path.endswith((".py", ".pyc"))
+            if not code and not path.startswith(Watch.libraries):
+                watch.seen.append(path)
+
+
+sys.addaudithook(Watch.hook)
