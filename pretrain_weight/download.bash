@@ -60,7 +60,7 @@ transfer() { # URL PART: continue PART; sets reason and, where asking again is o
     progress=--no-verbose
     [ -t 2 ] && progress=--show-progress
     wget --quiet "$progress" --tries=1 --timeout=60 --continue --output-document="$2" "$1" || status=$?
-    case $status in 3) status=23 ;; 4) status=7 ;; 8) code=4xx ;; esac # as curl says it
+    case $status in 3) status=23 ;; 8) code=4xx ;; esac # as curl says it
   else
     complain "neither curl nor wget found"
     exit 1
@@ -70,8 +70,7 @@ transfer() { # URL PART: continue PART; sets reason and, where asking again is o
     33:* | *:416) rm -f "$2"; reason="the partial file could not be continued" ;;
     23:*) reason="cannot write to $folder, is the disk full?"; final=1 ;;
     *:4??) reason="the server answers $code for $1"; final=1 ;;
-    6:* | 7:*) reason="no connection to $1" ;;
-    *) reason="the connection to $1 broke off" ;;
+    *) reason="no connection to $1, or it broke off" ;;
   esac
   return 1
 }
@@ -101,9 +100,8 @@ fetch() { # FILE SHA256 GROUP URL
       [ -n "$resumed" ] || break # the damage may have been in the part that was there
     elif [ -n "$final" ]; then
       break
-    else
-      sleep 1
     fi
+    [ "$attempt" -eq "$attempts" ] || sleep 1
   done
   complain "$1 not fetched: $reason"
   return 1

@@ -67,8 +67,9 @@ class TestTable:
 
 
 class TestFind:
-    def test_by_network_name_path_and_name_alone(self, folder, resnet18, monkeypatch):
-        path = saved(folder / RESNET18, resnet18)
+    def test_by_network_name_path_and_name_alone(self, folder):
+        path = folder / RESNET18
+        path.touch()
         for source in ("resnet18", RESNET18, f"./pretrain_weight/{RESNET18}", path):
             assert find_weights(source).samefile(path)
 
@@ -147,8 +148,9 @@ class TestRefuse:
 
     @pytest.mark.parametrize("zipped", [True, False])
     @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
-    def test_truncated(self, folder, resnet18, zipped, share):
-        path = saved(folder / RESNET18, resnet18, _use_new_zipfile_serialization=zipped)
+    def test_truncated(self, folder, zipped, share):
+        weights = torch.nn.Linear(300, 300).state_dict()
+        path = saved(folder / RESNET18, weights, _use_new_zipfile_serialization=zipped)
         os.truncate(path, int(path.stat().st_size * share))
         message = self.refuse(path, "truncated, damaged or no torch file")
         assert f"`bash pretrain_weight/download.bash {RESNET18}`" in message
@@ -169,18 +171,17 @@ class TestRefuse:
 
     def test_foreign_weights(self, folder):
         path = saved(folder / "linear.pth", torch.nn.Linear(2, 2).state_dict())
-        message = self.refuse(
-            path, r"122 missing \(conv1\.weight, bn1\.weight, bn1\.bias, \.\.\.\)|"
-        )
+        first = r"102 missing \(conv1\.weight, bn1\.weight, bn1\.bias, \.\.\.\)"
+        message = self.refuse(path, first)
         assert "2 unknown (weight, bias)" in message
 
-    def test_weights_of_another_size(self, folder, resnet18):
-        path = saved(folder / "wide.pth", resnet18 | {"fc.bias": torch.zeros(10)})
-        self.refuse(
-            path, r"do not fit ResNet: 1 of another shape \(fc\.bias \(10,\) for \(1000,\)\)"
-        )
+    def test_weights_of_another_size(self, folder):
+        path = saved(folder / "wide.pth", torch.nn.Linear(8, 3).state_dict())
+        first = r"do not fit Linear: 1 of another shape \(weight \(3, 8\) for \(3, 4\)\)"
+        with pytest.raises(ValueError, match=first):
+            load_weights(torch.nn.Linear(4, 3), path)
 
-    def test_unreadable(self, folder):
+    def test_a_folder_is_no_file(self, folder):
         path = folder / "folder.pth"
         path.mkdir()
         with pytest.raises(ValueError, match="no such file"):
