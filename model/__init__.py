@@ -12,6 +12,10 @@ MODELS = {
     "AnchorSAM": "model.anchor_sam.net",
     "UNet": "model.baselines.unet",
     "DLinkNet": "model.baselines.dlinknet",
+    "DeepLabV3Plus": "model.baselines.deeplabv3plus",
+    "CGCNet": "model.baselines.cgcnet",
+    "CCNet": "model.baselines.ccnet",
+    "TransRoadNet": "model.baselines.transroadnet",
 }
 #: Other names of the same class, as published configs spell them.
 ALIASES = {"SAM2Point1Net": "AnchorSAM"}

@@ -23,6 +23,13 @@ TARGETS = [
     Target("UNet", {"n_channels": 3, "n_classes": 1, "bilinear": False}, 31_037_633, 65, 96.3348),
     Target("UNet", {"n_channels": 3, "n_classes": 1, "bilinear": True}, 17_262_977, 65, 79.9602),
     Target("DLinkNet", {"pretrained": False}, 31_096_129, 289, 13.2897),
+    Target("DeepLabV3Plus", {"pretrained": False}, 59_339_169, 257, 44.2677),
+    Target("DeepLabV3Plus", {"pretrained": False, "output_stride": 8}, 59_339_169, 257, 130.033),
+    Target("CGCNet", {"pretrained": False}, 8_510_945, 289, 10.4362),
+    Target("CGCNet", {"pretrained": False, "input_size": 256}, 8_449_505, 289, 10.4362),
+    # The published network runs at 1024 px alone; its cost at 256 px depends on the padding.
+    Target("CCNet", {"pretrained": False}, 59_615_433, 577, 61.236, tolerance=0.02),
+    Target("TransRoadNet", {"pretrained": False}, 36_000_807, 289, 33.9927),
 ]
 
 

@@ -236,7 +236,7 @@ def _pop(values: dict[str, Any], dotted: str) -> Any:
 
 def _check_model_args(values: dict[str, Any], cls: type) -> list[str]:
     """Check model_args against the constructor and put the converted values in their place."""
-    hints = typing.get_type_hints(cls.__init__)
+    hints = typing.get_type_hints(cls.__init__, include_extras=True)
     fields = {
         name: (hints[name], ... if p.default is p.empty else p.default)
         for name, p in inspect.signature(cls).parameters.items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import PositiveInt
 from torch import Tensor
 
 from model.base import RoadModel
@@ -29,7 +30,9 @@ class DLinkNet(RoadModel):
 
     stride: ClassVar[int] = 32
 
-    def __init__(self, *, n_channels: int = 3, n_classes: int = 1, pretrained: bool = True) -> None:
+    def __init__(
+        self, *, n_channels: PositiveInt = 3, n_classes: PositiveInt = 1, pretrained: bool = True
+    ) -> None:
         super().__init__()
         self.encoder = ResNetEncoder("resnet34", n_channels=n_channels, pretrained=pretrained)
         self.centre = DilatedCascade(512)

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from model.base import RoadModel
@@ -31,7 +32,9 @@ class UNet(RoadModel):
 
     min_size: ClassVar[int] = 16
 
-    def __init__(self, *, n_channels: int = 3, n_classes: int = 1, bilinear: bool = True) -> None:
+    def __init__(
+        self, *, n_channels: PositiveInt = 3, n_classes: PositiveInt = 1, bilinear: bool = True
+    ) -> None:
         super().__init__()
         down = list(CHANNELS)
         if bilinear:
@@ -77,7 +80,7 @@ class _UpBlock(nn.Module):
 
 
 def _double_conv(
-    in_channels: int, out_channels: int, mid_channels: int | None = None
+    in_channels: PositiveInt, out_channels: int, mid_channels: int | None = None
 ) -> nn.Sequential:
     mid_channels = mid_channels or out_channels
     return nn.Sequential(
