@@ -5,6 +5,7 @@ Nothing here imports torch, so that a typing mistake is answered at once.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 import os
@@ -50,27 +51,31 @@ def load_config(
     constructor checks model_args; `warn` receives a line for each setting without effect.
     Raises ConfigError with every mistake at once, FileNotFoundError for a missing file.
     """
-    problems: list[str] = []
-    values = _read_yaml(Path(path), problems)
-    for override in overrides:
-        _apply_override(values, override, problems)
-    values = _drop_nulls(_null_strings(values), Config)
     return check_config(
-        values, str(path), problems, model_names=model_names, model_class=model_class, warn=warn
+        _read_yaml(Path(path)),
+        str(path),
+        overrides,
+        model_names=model_names,
+        model_class=model_class,
+        warn=warn,
     )
 
 
 def check_config(
     values: dict[str, Any],
     source: str,
-    problems: Sequence[str] = (),
+    overrides: Sequence[str] = (),
     *,
     model_names: Sequence[str],
     model_class: Callable[[str], type],
     warn: Callable[[str], None],
 ) -> Config:
     """`load_config` for values that are already a mapping, as those in a checkpoint."""
-    problems = list(problems)
+    problems: list[str] = []
+    values = copy.deepcopy(values)
+    for override in overrides:
+        _apply_override(values, override, problems)
+    values = _drop_nulls(_null_strings(values), Config)
     for key, reason in RETIRED_KEYS.items():
         if _pop(values, key) is not None:
             warn(f"{source}: {key} is ignored: {reason}")
@@ -145,7 +150,7 @@ def _hint(name: str, known: Iterable[str]) -> str:
     return f", one of: {', '.join(known)}" if known else ""
 
 
-def _read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:

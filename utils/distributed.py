@@ -93,6 +93,12 @@ def all_gather_objects(value: Any) -> list[Any]:
     return gathered
 
 
+def gather_in_order(own: dict[int, Any]) -> list[Any]:
+    """The values of all ranks, sorted by their keys, on every rank."""
+    gathered = {key: value for part in all_gather_objects(own) for key, value in part.items()}
+    return [gathered[key] for key in sorted(gathered)]
+
+
 def broadcast_object(value: Any) -> Any:
     """Rank 0's value, on every rank."""
     if world_size() == 1:

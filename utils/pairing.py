@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +37,28 @@ def find_pairs(root_dir: str | os.PathLike[str], dataset_name: str, split: str) 
     if problems:
         raise ValueError("\n".join(problems))
     return pairs
+
+
+def find_images(path: str | os.PathLike[str]) -> list[tuple[str, Path]]:
+    """Names and paths of one image, or of a folder's (not of its folders'), sorted.
+
+    The name is the stem, or the whole file name where stems are equal. Raises ValueError when
+    there is nothing.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        return [(path.stem, path)]
+    files = sorted(file for file in path.iterdir() if _is_image(file))
+    if not files:
+        raise ValueError(f"{path}: no images in this folder (looked for {', '.join(EXTENSIONS)})")
+    stems = Counter(file.stem for file in files)
+    return [(file.stem if stems[file.stem] == 1 else file.name, file) for file in files]
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
 
 
 def scan_split(dataset: Path, split: str) -> tuple[list[Pair], list[str]]:
@@ -75,7 +97,7 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, Path], 
     """Files by the pair's name, and those that share a name with another."""
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
+        if _is_image(path):
             found[_pair_name(path.stem, suffixes)].append(path)
     doubles = [" = ".join(path.name for path in paths) for paths in found.values() if paths[1:]]
     return {name: paths[0] for name, paths in found.items()}, doubles

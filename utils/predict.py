@@ -15,6 +15,10 @@ from utils.tiling import TileBlender, TileGrid
 from utils.tta import average_over
 
 
+class NonFinitePrediction(ArithmeticError):
+    """The model answered NaN: broken weights, or float16 that overflowed."""
+
+
 @torch.inference_mode()
 def predict(
     model: RoadModel,
@@ -32,41 +36,33 @@ def predict(
     An image larger than `tile` pixels is cut into tiles that share `overlap` of their side and
     are blended; every tile is seen in each of the views `ops` (see `utils.tta`). `batch_size`
     tiles at a time lie on `device`; `amp_dtype` None computes in float32. The model is used in
-    eval mode and left in the modes it had. Raises ValueError for another kind of image.
+    eval mode and left in the modes it had. Raises ValueError for another kind of image, and
+    NonFinitePrediction.
     """
     if image.dtype != torch.uint8 or image.ndim != 3:
         raise ValueError(f"expected a uint8 image (C, H, W), got {image.dtype} {image.shape}")
     device = torch.device(device)
 
     def probability(views: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
-            logits = model(normalise(views, model.normalisation))
+        logits = model(normalise(views, model.normalisation))
         assert logits.shape[1] == 1, f"a road map has one channel, not {logits.shape[1]}"
         return logits.float().sigmoid()
 
     grid = TileGrid(*image.shape[-2:], tile, overlap)
     blender = TileBlender(grid)
     tiles = iter(grid)
-    with eval_mode(model):
+    # One autocast around all batches casts each weight once.
+    autocast = torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None)
+    with eval_mode(model), autocast:
         while batch := list(islice(tiles, batch_size)):
             views = torch.stack([grid.cut(image, place) for place in batch]).to(device)
             values = average_over(ops, probability, views)[:, 0].cpu()
             for place, value in zip(batch, values, strict=True):
                 blender.add(place, value)
+    if blender.map.isnan().any():
+        hint = "set amp=false" if amp_dtype else "its weights are broken"
+        raise NonFinitePrediction(f"the model's answer is not a number: {hint}")
     return blender.map.clamp_(0, 1).numpy()  # the weights sum to one but for rounding
-
-
-def autocast_dtype(setting: bool | str, device: torch.device | str) -> torch.dtype | None:
-    """The autocast type of the config key `amp`; None for float32.
-
-    True is the best type of a CUDA device (bfloat16 where it has it, else float16) and float32 on
-    a CPU; 'bf16' and 'fp16' are taken at their word.
-    """
-    if isinstance(setting, str):
-        return {"bf16": torch.bfloat16, "fp16": torch.float16}[setting]
-    if not setting or torch.device(device).type != "cuda":
-        return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 @contextmanager

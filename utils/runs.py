@@ -55,5 +55,28 @@ def best_checkpoint(run: Path) -> Path | None:
     return next((run / name for name in (BEST_F1, LAST) if (run / name).is_file()), None)
 
 
+def find_checkpoint(named: str | None, config: Config | None) -> Path:
+    """The checkpoint that is named, by its file or its run's folder, else the newest run's best.
+
+    Raises ValueError, saying where it looked, when there is none in the folder.
+    """
+    if named and not Path(named).is_dir():
+        return Path(named)
+    run = Path(named) if named else newest_run(config)
+    found = best_checkpoint(run) if run else None
+    if found is None:
+        looked_in = named or RUNS.absolute() / (run_name(config) if config else "RUN")
+        raise ValueError(
+            f"no {BEST_F1} and no {LAST} in {looked_in}: train.py makes them, "
+            "--checkpoint names one elsewhere"
+        )
+    return found
+
+
+def results_folder(checkpoint: Path) -> Path:
+    """Where inference with this checkpoint writes: results/, by the name of its run."""
+    return RESULTS / checkpoint.resolve().parent.name
+
+
 def _numbered(config: Config, number: int) -> Path:
     return RUNS / (run_name(config) + (f"-{number}" if number > 1 else ""))

@@ -1,0 +1,275 @@
+#!/usr/bin/env python
+"""Predict roads with a trained model: score a split, or map any images.
+
+python inference.py                                best checkpoint of the newest run, on test
+python inference.py -c config/UNet.yaml tta.enable=true inference.save_prob_map=true
+python inference.py -c config/UNet.yaml --sweep    put val's best threshold into the checkpoint
+python inference.py --checkpoint logs_weights/RUN --input photos/ --output out/
+torchrun --nproc-per-node 4 inference.py -c config/UNet.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.command_line import end_at_signals, set_up_logging, user_mistakes
+
+if TYPE_CHECKING:
+    from utils.dataset import WholeImages
+    from utils.predictor import Predictor
+    from utils.results import ImageResult
+    from utils.schema import Config, Inference
+
+logger = logging.getLogger("inference")
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-c", "--config", metavar="FILE", help="a YAML (default: the checkpoint's)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings in place of the file's"
+    )
+    parser.add_argument(
+        "--checkpoint", metavar="PATH", help="a file, or a run's folder (default: the newest run)"
+    )
+    task = parser.add_mutually_exclusive_group()
+    task.add_argument("--input", metavar="PATH", type=Path, help="an image, or a folder of images")
+    task.add_argument("--sweep", action="store_true", help="choose the threshold on val")
+    parser.add_argument("--output", metavar="DIR", type=Path, help="default: results/RUN")
+    # key=value may stand before and after options
+    return parser.parse_intermixed_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    set_up_logging()
+    end_at_signals()
+
+    # torch takes seconds to import; a question for --help should not wait for it
+    from utils import distributed
+    from utils.pairing import find_images
+    from utils.predict import NonFinitePrediction
+
+    with user_mistakes():
+        predictor = load_predictor(args)
+        folder = output_folder(args, predictor)
+        if args.input:
+            refuse_empty_output(predictor.config.inference)
+            task = partial(map_files, files=find_images(args.input))
+        else:
+            split = "val" if args.sweep else predictor.config.inference.split
+            images = load_split(predictor, split)
+            task = partial(sweep if args.sweep else score, images=images, split=split)
+    try:
+        return task(predictor, folder)
+    except NonFinitePrediction as error:
+        logger.error("%s", error)
+        return 1
+    finally:
+        distributed.shut_down()
+
+
+def load_predictor(args: argparse.Namespace) -> Predictor:
+    """Find the checkpoint, settle the config, rebuild the model. ValueError for user mistakes."""
+    import model
+    from utils import distributed
+    from utils.checkpoint import inference_weights, load_checkpoint, load_model_weights
+    from utils.config import check_config, load_config
+    from utils.predictor import Predictor, choose_threshold
+    from utils.runs import find_checkpoint
+
+    models = {"model_names": model.list_models(), "model_class": model.model_class}
+    config = None
+    if args.config:
+        config = load_config(args.config, args.overrides, **models, warn=logger.warning)
+    path = find_checkpoint(named_checkpoint(args, config), config)
+    checkpoint = load_checkpoint(path)
+    values, source = checkpoint["config"], f"config in {path}"
+    trained = check_config(values, source, **models, warn=logger.debug)
+    if config is None:
+        config = check_config(values, source, args.overrides, **models, warn=logger.warning)
+    warn_of_other_model(config, trained, path)
+
+    ranks = distributed.init(config.device)
+    network = model.build_model(trained.model_classname, trained.model_args, load_pretrained=False)
+    load_model_weights(network, inference_weights(checkpoint), str(path))
+    threshold, threshold_from = choose_threshold(config, checkpoint)
+    return Predictor(
+        config=config,
+        ranks=ranks,
+        model=network.to(ranks.device).eval(),
+        checkpoint=path,
+        epoch=checkpoint["epoch"],
+        threshold=threshold,
+        threshold_from=threshold_from,
+    )
+
+
+def named_checkpoint(args: argparse.Namespace, config: Config | None) -> str | None:
+    """What --checkpoint or `inference.model_path` says; the latter without -c, too."""
+    key = "inference.model_path="
+    overrides = (text.removeprefix(key) for text in args.overrides if text.startswith(key))
+    return args.checkpoint or (config.inference.model_path if config else next(overrides, None))
+
+
+def warn_of_other_model(config: Config, trained: Config, path: Path) -> None:
+    """Say so when the config describes another model than the checkpoint, which decides."""
+    from model import PRETRAINED_ARGS
+
+    def description(settings: Config) -> dict[str, Any]:
+        args = {k: v for k, v in settings.model_args.items() if k not in PRETRAINED_ARGS}
+        return {"model_classname": settings.model_classname, "model_args": args}
+
+    ours, asked = description(trained), description(config)
+    for key in ours:
+        if asked[key] != ours[key]:
+            logger.warning("%s: %s has no effect, %s has %s", key, asked[key], path, ours[key])
+
+
+def load_split(predictor: Predictor, split: str) -> WholeImages:
+    """The labelled images. Raises ValueError with everything that is wrong with the folder."""
+    from utils.dataset import WholeImages, find_pairs
+    from utils.dataset_check import dataset_problems
+    from utils.distributed import barrier
+
+    config = predictor.config
+    if predictor.ranks.is_main:
+        dataset_problems(config.root_dir, config.dataset_name, (split,))
+    barrier()
+    pairs = find_pairs(config.root_dir, config.dataset_name, split)
+    return WholeImages(pairs, config.ignore_nodata)
+
+
+def output_folder(args: argparse.Namespace, predictor: Predictor) -> Path:
+    """Where results go, made now: a folder that cannot be written ends before the work."""
+    from utils.runs import results_folder
+
+    folder = args.output or results_folder(predictor.checkpoint)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: a file is in the way of the results' folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def refuse_empty_output(settings: Inference) -> None:
+    from utils.results import map_folders
+
+    if not map_folders(settings, labelled=False):
+        raise ValueError(
+            "--input would write nothing: set inference.save_outputs=true and "
+            "inference.save_binary_mask=true or inference.save_prob_map=true"
+        )
+
+
+def score(predictor: Predictor, folder: Path, *, images: WholeImages, split: str) -> int:
+    """Predict labelled images, write their maps and the reports, print the scores."""
+    from utils.distributed import gather_in_order
+    from utils.reports import score_table, write_scores
+    from utils.results import image_result, map_folders, write_maps
+
+    settings, own = predictor.config.inference, {}
+    for index in predictor.share(len(images), split):
+        item = images[index]
+        target = item["target"].numpy()
+        probability = predictor.probability(item["name"], item["image"])
+        own[index] = image_result(item["name"], probability, predictor.threshold, target)
+        write_maps(folder, own[index], probability, target, settings)
+    results = gather_in_order(own)
+    if predictor.ranks.is_main:
+        conditions = predictor.conditions(split)
+        write_scores(folder, conditions, results)
+        print(conditions)
+        print(score_table(results))
+        print(f"{folder}/: metrics.json, metrics.xlsx")
+        if settings.save_outputs:
+            draw_overview(images, results, folder / "overview.png")
+            print(f"pictures: {folder}/: overview.png, {', '.join(map_folders(settings))}")
+    return 0
+
+
+def draw_overview(images: WholeImages, results: Sequence[ImageResult], path: Path) -> None:
+    """The worst, the median and the best image, with truth, prediction and errors."""
+    from utils.plots import error_map, overview
+    from utils.results import worst_median_best
+
+    rows = []
+    for role, index in worst_median_best(results):
+        item, result = images[index], results[index]
+        image, target = item["image"].permute(1, 2, 0).numpy(), item["target"].numpy()  # CHW -> HWC
+        errors = error_map(result.mask, target)
+        rows.append((f"{role}: {result.name}", image, target, result.mask, errors))
+    if rows:
+        overview(rows, path)
+
+
+def sweep(predictor: Predictor, folder: Path, *, images: WholeImages, split: str) -> int:
+    """Score many thresholds in one pass; the best for F1 goes into the checkpoint."""
+    from utils.checkpoint import load_checkpoint, save_checkpoint
+    from utils.distributed import gather_in_order
+    from utils.metrics import ThresholdCounts
+    from utils.reports import sweep_over
+
+    own = {}
+    for index in predictor.share(len(images), f"{split}, sweep"):
+        item = images[index]
+        own[index] = ThresholdCounts()
+        probability = predictor.probability(item["name"], item["image"])
+        own[index].update(probability, item["target"].numpy())
+    counts = gather_in_order(own)
+    if predictor.ranks.is_main:
+        found = sweep_over(counts)
+        conditions = predictor.conditions(split, sweep=True)
+        found.write(folder, conditions)
+        threshold = found.best("f1")["threshold"]
+        checkpoint = load_checkpoint(predictor.checkpoint) | {"threshold": threshold}
+        with user_mistakes():  # the folder may be another user's
+            save_checkpoint(predictor.checkpoint, checkpoint)
+        print(conditions)
+        print(found.table())
+        print(f"threshold {threshold:g} is kept in {predictor.checkpoint}")
+        print(f"{folder}/sweep.json")
+    return 0
+
+
+def map_files(predictor: Predictor, folder: Path, *, files: Sequence[tuple[str, Path]]) -> int:
+    """Predict images without labels; an unreadable one costs a line, and the exit status 1."""
+    import torch
+
+    from utils.distributed import gather_in_order
+    from utils.imageio import read_image
+    from utils.reports import write_predictions
+    from utils.results import image_result, map_folders, write_maps
+
+    settings, own = predictor.config.inference, {}
+    for index in predictor.share(len(files), "images"):
+        name, path = files[index]
+        try:
+            pixels = read_image(path)
+        except (ValueError, OSError) as error:
+            logger.error("%s", error)
+            own[index] = None
+            continue
+        image = torch.from_numpy(pixels).permute(2, 0, 1)  # HWC -> CHW
+        probability = predictor.probability(name, image)
+        own[index] = image_result(name, probability, predictor.threshold, None)
+        write_maps(folder, own[index], probability, None, settings)
+    gathered = gather_in_order(own)
+    results = [result for result in gathered if result is not None]
+    if predictor.ranks.is_main and results:
+        conditions = predictor.conditions(None)
+        write_predictions(folder, conditions, results)
+        print(conditions)
+        print(f"{folder}/: predictions.json, {', '.join(map_folders(settings, labelled=False))}")
+    return 1 if len(results) < len(files) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""A trained model with the settings that it predicts with: what the tasks of inference.py share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.base import RoadModel
+from utils.distributed import Ranks
+from utils.predict import NonFinitePrediction, predict
+from utils.progress import progress
+from utils.reports import Conditions
+from utils.schema import Config
+from utils.training import amp_dtype
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """`config` rules data, inference and tta; the model's own settings are in its checkpoint."""
+
+    config: Config
+    ranks: Ranks
+    model: RoadModel
+    checkpoint: Path
+    epoch: int
+    threshold: float
+    threshold_from: str
+
+    def probability(self, name: str, image: Tensor) -> np.ndarray:
+        """Road probability (H, W), float32, of a uint8 image (3, H, W).
+
+        Raises NonFinitePrediction with the image's name.
+        """
+        try:
+            return predict(
+                self.model,
+                image,
+                tile=self.config.image_size,
+                overlap=self.config.tile_overlap,
+                batch_size=self.config.inference.batch_size or self.config.batch_size,
+                ops=self._views,
+                device=self.ranks.device,
+                amp_dtype=self._amp_dtype,
+            )
+        except NonFinitePrediction as error:
+            raise NonFinitePrediction(f"{name}: {error}") from error
+
+    def share(self, total: int, description: str) -> Iterable[int]:
+        """The positions below `total` that fall to this rank; rank 0 shows how far it is."""
+        own = range(self.ranks.rank, total, self.ranks.world)
+        return progress(own, len(own), description) if self.ranks.is_main else own
+
+    def conditions(self, split: str | None, *, sweep: bool = False) -> Conditions:
+        """What every report of these predictions names; `split` None: images without labels."""
+        return Conditions(
+            split=split,
+            threshold=None if sweep else self.threshold,
+            threshold_from="a sweep" if sweep else self.threshold_from,
+            tile=self.config.image_size,
+            overlap=self.config.tile_overlap,
+            tta=self._views,
+            arithmetic=str(self._amp_dtype or torch.float32).removeprefix("torch."),
+            checkpoint=str(self.checkpoint),
+            epoch=self.epoch,
+            pixel_size=None,
+        )
+
+    @property
+    def _views(self) -> list[str]:
+        return list(self.config.tta.ops) if self.config.tta.enable else ["identity"]
+
+    @property
+    def _amp_dtype(self) -> torch.dtype | None:
+        return amp_dtype(self.config.amp, self.ranks.device)
+
+
+def choose_threshold(config: Config, checkpoint: dict[str, Any]) -> tuple[float, str]:
+    """The threshold of the masks, and where it is from."""
+    if config.inference.threshold is not None:
+        return config.inference.threshold, "inference.threshold"
+    if checkpoint["threshold"] is not None:
+        return checkpoint["threshold"], "checkpoint, chosen on val"
+    return 0.5, "default"

@@ -1,0 +1,95 @@
+"""The maps of results/RUN: a mask, a probability map and an error map for every image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from utils.files import atomic_path
+from utils.metrics import PixelCounts
+from utils.plots import error_map
+from utils.schema import Inference
+
+
+class ImageResult(NamedTuple):
+    """An image's outcome. The mask is kept as PNG: a few kilobytes, for the pictures at the end."""
+
+    name: str
+    road_share: float  # of the image's pixels
+    counts: PixelCounts  # all zero for an image without a label
+    mask_png: bytes
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The predicted road, bool (H, W)."""
+        return cv2.imdecode(np.frombuffer(self.mask_png, np.uint8), cv2.IMREAD_GRAYSCALE) > 0
+
+
+def image_result(
+    name: str, probability: np.ndarray, threshold: float, target: np.ndarray | None
+) -> ImageResult:
+    """What a probability map (H, W) makes of an image; `target` holds 0, 1 and 255 (no data)."""
+    mask = probability >= np.float32(threshold)
+    counts = PixelCounts() if target is None else PixelCounts.from_masks(mask, target)
+    return ImageResult(name, float(mask.mean()), counts, _png(mask.astype(np.uint8) * 255))
+
+
+def map_folders(settings: Inference, labelled: bool = True) -> list[str]:
+    """The folders that `write_maps` writes to; error maps need labels."""
+    wanted = {
+        "mask": settings.save_binary_mask,
+        "prob": settings.save_prob_map,
+        "error_map": settings.save_error_map and labelled,
+    }
+    return [name for name, write in wanted.items() if write and settings.save_outputs]
+
+
+def write_maps(
+    folder: Path,
+    result: ImageResult,
+    probability: np.ndarray,
+    target: np.ndarray | None,
+    settings: Inference,
+) -> None:
+    """Write mask/NAME.png (0 and 255), prob/NAME.png (0..255) or .npy (float32), and
+    error_map/NAME.png where there is a label, as `inference.save_...` asks."""
+    wanted = map_folders(settings, labelled=target is not None)
+    if "mask" in wanted:
+        _write(folder / "mask" / f"{result.name}.png", result.mask_png)
+    if "prob" in wanted and settings.prob_map_format == "npy":
+        with atomic_path(folder / "prob" / f"{result.name}.npy") as path:
+            np.save(path, probability)
+    elif "prob" in wanted:
+        grey = np.rint(probability * 255).astype(np.uint8)
+        _write(folder / "prob" / f"{result.name}.png", _png(grey))
+    if "error_map" in wanted:
+        colours = error_map(result.mask, target)
+        _write(folder / "error_map" / f"{result.name}.png", _png(colours[..., ::-1]))  # RGB -> BGR
+
+
+def worst_median_best(results: Sequence[ImageResult]) -> list[tuple[str, int]]:
+    """What to show: "worst", "median" and "best" by the image's own IoU, with their positions.
+
+    Images without data are passed over; no image stands twice.
+    """
+    scored = [at for at, result in enumerate(results) if result.counts != PixelCounts()]
+    scored.sort(key=lambda at: (results[at].counts.metrics()["iou"], results[at].name))
+    if len(scored) < 2:
+        return [("only image", at) for at in scored]
+    roles = {scored[len(scored) // 2]: "median", scored[0]: "worst", scored[-1]: "best"}
+    return [(roles[at], at) for at in scored if at in roles]
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    encoded, data = cv2.imencode(".png", pixels)
+    assert encoded, f"no PNG of {pixels.dtype} {pixels.shape}"
+    return data.tobytes()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
