@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,19 @@ from torch import Tensor, nn
 from utils.files import atomic_path
 
 FORMAT = 1
+
+#: What torch.load was seen to raise for cut and flipped bytes, depending on where they are.
+_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AssertionError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
@@ -51,8 +65,8 @@ def read_torch_file(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: not loaded, it is no torch file or holds code besides tensors"
         ) from None
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
+    except _DAMAGE as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path}: truncated or damaged ({reason})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, expected a dict of tensors")
