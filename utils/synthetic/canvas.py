@@ -38,7 +38,8 @@ class Canvas:
 
     def line(self, points: np.ndarray, width_m: float, colour: tuple[float, ...] = (255,)) -> None:
         """Draw a polyline (N, 2) with round joints and ends."""
-        thickness = max(round(width_m * SCALE), 1)
+        # OpenCV fills both outlines as well, so that an even thickness t covers t + 1 pixels.
+        thickness = max(2 * round((width_m * SCALE - 1) / 2), 1)
         for layer, value in self._layers(colour):
             cv2.polylines(layer, [_fixed(points)], False, value, thickness, cv2.LINE_8, _SHIFT)
 

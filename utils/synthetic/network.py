@@ -92,7 +92,7 @@ class StreetTracer:
 
     def grow(self, max_streets: int) -> None:
         """Side streets of every street, then theirs, until hardly a place is left."""
-        queue, rounds_left = deque([0]), 3
+        queue, rounds_left = deque([0]), 1
         while len(self.streets) < max_streets:
             if not queue:
                 if not rounds_left:
@@ -199,7 +199,7 @@ class StreetTracer:
         self, here: np.ndarray, ahead: np.ndarray, ignored: np.ndarray, turn: int
     ) -> tuple[int, float, np.ndarray] | str | None:
         """The junction ahead (street, position, point), 'blocked' by a bad one, None when free."""
-        gap = max(0.5 * self.style.block_m[turn % 2], CLEARANCE_M)
+        gap = max(0.45 * self.style.block_m[turn % 2], CLEARANCE_M)
         slots = self._near(here, max(gap, LOOK_M + STEP_M))
         slots = slots[(self.owner[slots][:, None] != ignored).all(axis=1)]
         if not slots.size:

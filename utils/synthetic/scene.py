@@ -53,7 +53,8 @@ def draw_scene(seed: int, index: int, size: int) -> Scene:
     paving = Paving(next(rngs), side, style).draw(roads, settlement)
     roofs = draw_roofs(next(rngs), settlement.buildings, side, style)
     rng = next(rngs)
-    trees = plant(rng, land, style, roads, paving.cover, roofs.cover)
+    label = draw_label(roads, side)
+    trees = plant(rng, land, style, roads, label > 0, roofs.cover > 0.5)
     crowns = paint_crowns(rng, side, trees, style)
     image = weather(next(rngs), paving.over(image), paving.cover)
     image = shade(image, draw_shadows(settlement.buildings, trees, crowns, side, style), style)
@@ -64,7 +65,7 @@ def draw_scene(seed: int, index: int, size: int) -> Scene:
     seen = slice(*view)
     return Scene(
         image=image[seen, seen],
-        label=draw_label(roads, side)[seen, seen],
+        label=label[seen, seen],
         graph=road_graph(roads, view),
         roads=roads,
         crown=crowns.opacity[seen, seen],

@@ -110,7 +110,7 @@ def draw_style(rng: np.random.Generator, kind: str) -> SceneStyle:
 
 def _streets(rng: np.random.Generator, kind: str) -> dict:
     if kind == "urban":
-        block = (rng.uniform(62, 85), rng.uniform(105, 165))
+        block = (rng.uniform(76, 105), rng.uniform(130, 190))
         return {
             "bend": rng.choice([0.0, 0.0, rng.uniform(0.1, 0.4)]),
             "block_m": block,
@@ -118,11 +118,11 @@ def _streets(rng: np.random.Generator, kind: str) -> dict:
             "cross_rate": 0.9,
             "dead_end_rate": 0.0005,
             "crescent_rate": 0.02,
-            "local_width_m": (7.5, 10.5),
-            "main_width_m": (12.0, 16.0),
+            "local_width_m": (7.0, 9.5),
+            "main_width_m": (11.0, 15.0),
             "surface": str(rng.choice(["asphalt", "worn", "concrete"], p=[0.45, 0.4, 0.15])),
         }
-    block = (rng.uniform(75, 110), rng.uniform(120, 200))
+    block = (rng.uniform(65, 95), rng.uniform(105, 160))
     return {
         "bend": rng.uniform(0.6, 1.2),
         "block_m": block,

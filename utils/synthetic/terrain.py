@@ -34,11 +34,12 @@ def fractal_noise(
     total = np.zeros((side, side), np.float32)
     amplitude, power = 1.0, 0.0
     for _ in range(octaves):
-        cells = math.ceil(side / wavelength_px) + 2
+        cells = math.ceil(side / wavelength_px) + 4  # the outermost interpolate to flat borders
         grid = rng.standard_normal((cells, cells), dtype=np.float32)
         size = round(cells * wavelength_px)
         wave = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
-        top, left = rng.integers(0, size - side + 1, size=2)
+        border = math.ceil(wavelength_px)
+        top, left = rng.integers(border, size - side - border + 1, size=2)
         total += amplitude * wave[top : top + side, left : left + side]
         power += amplitude**2 * 0.6  # the interpolation flattens the grid's unit variance
         amplitude *= 0.5
@@ -69,7 +70,7 @@ def paint_ground(rng: np.random.Generator, land: Land, style: SceneStyle) -> np.
     ground = _fields(rng, land, style)
     yards = _blend(_plain(palette.grass, side), palette.soil, 0.18 + 0.22 * patches)
     if style.kind == "urban":
-        yards = _blend(yards, (150, 146, 138), 0.45 + 0.3 * fractal_noise(rng, side, 40, 3))
+        yards = _blend(yards, (138, 135, 130), 0.45 + 0.35 * fractal_noise(rng, side, 24, 3))
     settled = cv2.GaussianBlur(land.settled.astype(np.float32), (0, 0), 6)
     ground = _blend(ground, yards, settled)
     ground = _blend(ground, palette.floor, cv2.GaussianBlur(land.wood, (0, 0), 3) * 0.9)

@@ -35,11 +35,11 @@ def plant(
     land: Land,
     style: SceneStyle,
     roads: list[Road],
-    pavement: np.ndarray,
-    roofs: np.ndarray,
+    on_road: np.ndarray,
+    on_roof: np.ndarray,
 ) -> Trees:
     """Woods, hedges, gardens and street trees; crowns may hang over roads, trunks do not stand on
-    them. `pavement` and `roofs` (side, side) give the shares that are covered."""
+    them. `on_road` and `on_roof` are bool (side, side)."""
     side = land.water.shape[0]
     centres = np.concatenate(
         [
@@ -52,7 +52,7 @@ def plant(
     inside = ((centres >= 0) & (centres < side)).all(axis=1)
     centres = centres[inside]
     x, y = centres.astype(int).T
-    free = (pavement[y, x] < 0.5) & (roofs[y, x] < 0.5) & ~land.water[y, x]
+    free = ~on_road[y, x] & ~on_roof[y, x] & ~land.water[y, x]
     centres = centres[free]
     radius = np.clip(rng.lognormal(1.25, 0.28, size=len(centres)), 1.8, 7.0)
     stands = fractal_noise(rng, side, 120, 2)  # neighbours are often of one kind

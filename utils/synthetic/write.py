@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -161,7 +162,7 @@ def _write_scenes(
 def _in_processes(task: partial, indices: list[int], workers: int) -> Iterator[None]:
     # Spawned, not forked: the caller may run threads, whose locks a fork would copy.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, context, _start_worker) as pool:
         futures = [pool.submit(task, index) for index in indices]
         try:
             for future in as_completed(futures):
@@ -169,6 +170,11 @@ def _in_processes(task: partial, indices: list[int], workers: int) -> Iterator[N
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
 
 
 def _write_scene(folder: Path, index: int, *, images: int, size: int, seed: int) -> None:
