@@ -129,7 +129,7 @@ def test_label_is_the_area_of_the_streets(scenes: list[Scene]) -> None:
         area = unary_union(
             [LineString(r.points - shift).buffer(r.width_m / 2) for r in scene.roads]
         ).intersection(box(0, 0, SIZE, SIZE))
-        assert (scene.label > 0).sum() == pytest.approx(area.area, rel=0.02)
+        assert (scene.label > 0).sum() == pytest.approx(area.area, rel=0.01)
 
 
 def test_every_centre_line_pixel_is_road(scenes: list[Scene]) -> None:

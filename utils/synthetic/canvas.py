@@ -39,7 +39,7 @@ class Canvas:
     def line(self, points: np.ndarray, width_m: float, colour: tuple[float, ...] = (255,)) -> None:
         """Draw a polyline (N, 2) with round joints and ends."""
         # OpenCV fills both outlines as well, so that an even thickness t covers t + 1 pixels.
-        thickness = max(2 * round((width_m * SCALE - 1) / 2), 1)
+        thickness = max(round(drawable_width(width_m) * SCALE) - 1, 1)
         for layer, value in self._layers(colour):
             cv2.polylines(layer, [_fixed(points)], False, value, thickness, cv2.LINE_8, _SHIFT)
 
@@ -57,6 +57,11 @@ class Canvas:
     def _reduced(self, layer: np.ndarray) -> np.ndarray:
         small = cv2.resize(layer, (self.side, self.side), interpolation=cv2.INTER_AREA)
         return small.astype(np.float32)
+
+
+def drawable_width(width_m: float) -> float:
+    """The nearest width that `Canvas.line` draws exactly: an odd number of canvas pixels."""
+    return (2 * round((width_m * SCALE - 1) / 2) + 1) / SCALE
 
 
 def rgb(plane: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from utils.synthetic.canvas import drawable_width
 from utils.synthetic.style import SceneStyle
 from utils.synthetic.terrain import Land, fractal_noise
 
@@ -266,7 +267,7 @@ class StreetTracer:
         settled = self._at(self.land.settled, points[len(points) // 2])
         if not street.main and not settled and rng.random() < 0.45:
             width, surface = rng.uniform(6.0, 7.0), "gravel"
-        return Road(np.array(points), joints, round(width * 2) / 2, surface, street.main)
+        return Road(np.array(points), joints, drawable_width(width), surface, street.main)
 
     def _streets_at(self, point: np.ndarray) -> np.ndarray:
         """The streets of a junction: a street that leaves it may be near them for a while."""
