@@ -33,15 +33,17 @@ class Canvas:
 
     def polygon(self, points: np.ndarray, colour: tuple[float, ...] = (255,)) -> None:
         """Fill a convex polygon (N, 2)."""
+        corners = _fixed(points)
         for layer, value in self._layers(colour):
-            cv2.fillConvexPoly(layer, _fixed(points), value, cv2.LINE_8, _SHIFT)
+            cv2.fillConvexPoly(layer, corners, value, cv2.LINE_8, _SHIFT)
 
     def line(self, points: np.ndarray, width_m: float, colour: tuple[float, ...] = (255,)) -> None:
         """Draw a polyline (N, 2) with round joints and ends."""
         # OpenCV fills both outlines as well, so that an even thickness t covers t + 1 pixels.
         thickness = max(round(drawable_width(width_m) * SCALE) - 1, 1)
+        vertices = [_fixed(points)]
         for layer, value in self._layers(colour):
-            cv2.polylines(layer, [_fixed(points)], False, value, thickness, cv2.LINE_8, _SHIFT)
+            cv2.polylines(layer, vertices, False, value, thickness, cv2.LINE_8, _SHIFT)
 
     def coverage(self) -> np.ndarray:
         """The share of each pixel that is drawn on: (side, side) float32 in 0..1."""

@@ -22,6 +22,7 @@ STEP_M = 6.0
 CELL_M = 3  # of the raster in which near samples are looked up, one sample a cell
 LOOK_M = 21.0  # a street that has another one this near ahead joins it
 CLEARANCE_M = 15.0  # of two streets away from junctions, and of a street from a dead end
+MAIN_SPACING_M = 400.0  # of through roads
 JUNCTION_GAP_M = 24.0  # between junctions along a street
 MIN_STUMP_M = 26.0  # shorter dead ends are not built
 
@@ -82,8 +83,8 @@ class StreetTracer:
         for _ in range(6):
             middle = self.rng.uniform(*view, size=2) * 0.5 + sum(view) / 4
             turn = self.rng.integers(0, 4)
-            ahead = self._trace(middle, turn, main=True, parent=None)
-            behind = self._trace(middle, turn + 2, main=True, parent=None)
+            ahead = self._trace(middle, turn, main=True)
+            behind = self._trace(middle, turn + 2, main=True)
             points = behind.points[:0:-1] + ahead.points
             wet = sum(self._at(self.land.water, p) for p in points)
             if wet < least_water:
@@ -92,49 +93,45 @@ class StreetTracer:
         self._build(_Path(best, []), main=True)
 
     def grow(self, max_streets: int) -> None:
-        """Side streets of every street, then theirs, until hardly a place is left."""
-        queue, rounds_left = deque([0]), 1
-        while len(self.streets) < max_streets:
-            if not queue:
-                if not rounds_left:
-                    return
-                queue, rounds_left = deque(range(len(self.streets))), rounds_left - 1
-            parent = queue.popleft()
-            for position, turn in self._side_streets(parent):
-                path = self._side_street(parent, position, turn)
-                if path is not None:
-                    queue.append(len(self.streets))
-                    self._build(path, main=self._is_main(parent))
+        """Through roads from through roads, then side streets of all, until few more fit."""
+        for main in (True, False, False):
+            queue = deque(range(len(self.streets)))
+            while queue and len(self.streets) < max_streets:
+                parent = queue.popleft()
+                for position, turn in self._branches(parent, main):
+                    path = self._side_street(parent, position, turn, main)
+                    if path is not None:
+                        queue.append(len(self.streets))
+                        self._build(path, main=main)
 
     def roads(self) -> list[Road]:
         """The streets with a vertex at every junction, and their width and surface."""
         return [self._road(street) for street in self.streets]
 
-    def _is_main(self, parent: int) -> bool:
-        return self.streets[parent].main and self.rng.random() < 0.12
-
-    def _side_streets(self, parent: int) -> list[tuple[float, int]]:
+    def _branches(self, parent: int, main: bool) -> list[tuple[float, int]]:
         """Places along a street where others may leave, and their direction's quarter turn."""
         street, places = self.streets[parent], []
-        position = street.first + self.rng.uniform(3, 12)
+        position = street.first + self.rng.uniform(3, 50 if main else 12)
         while position < street.last - 4:
             slot = int(position)
             heading = self._heading_of(slot)
             base = self._at(self.direction, self.points[slot])
             settled = self._at(self.land.settled, self.points[slot])
+            odds = 0.5 if main else 0.92 if settled else 0.6
             for side in self.rng.permutation((-1, 1)):
                 turn = round((heading + side * math.pi / 2 - base) / (math.pi / 2))
-                if self.rng.random() < (0.92 if settled else 0.6):
+                if self.rng.random() < odds:
                     places.append((float(slot), turn))
             block = self.style.block_m[turn % 2] * (1 if settled else 2.4)
-            position += block / STEP_M * math.exp(self.rng.normal(0, self.style.jitter))
+            spacing = MAIN_SPACING_M if main else block
+            position += spacing / STEP_M * math.exp(self.rng.normal(0, self.style.jitter))
         return places
 
-    def _side_street(self, parent: int, position: float, turn: int) -> _Path | None:
+    def _side_street(self, parent: int, position: float, turn: int, main: bool) -> _Path | None:
         street = self.streets[parent]
         if any(0 < abs(p - position) * STEP_M < JUNCTION_GAP_M for p in street.joints):
             return None
-        path = self._trace(self.points[int(position)], turn, main=False, parent=parent)
+        path = self._trace(self.points[int(position)], turn, main=main)
         path.met.insert(0, (0, parent, position))
         if path.finished:
             return path if len(path.points) * STEP_M > MIN_STUMP_M else None
@@ -144,15 +141,17 @@ class StreetTracer:
         """A path that ended in the open, cut back to keep its distance from what stopped it."""
         last_met = path.met[-1][0]
         end = len(path.points) - math.ceil(CLEARANCE_M / STEP_M)
+        while end > last_met + 1 and self._at(self.land.water, path.points[end - 1]):
+            end -= 1
         if (end - 1 - last_met) * STEP_M < MIN_STUMP_M:
             end = last_met + 1
         return _Path(path.points[:end], path.met) if end > 1 else None
 
-    def _trace(self, start: np.ndarray, turn: int, *, main: bool, parent: int | None) -> _Path:
+    def _trace(self, start: np.ndarray, turn: int, *, main: bool) -> _Path:
         """Follow the field from `start`, `turn` quarter turns from it, until something stops."""
         path = _Path([np.array(start, float)], [])
         ignored, ignored_for = self._streets_at(path.points[0]), JUNCTION_GAP_M
-        crescent = parent is not None and self.rng.random() < self.style.crescent_rate
+        crescent = not main and self.rng.random() < self.style.crescent_rate
         bend_at, bend_over = self.rng.uniform(40, 80), self.rng.uniform(70, 130)
         side = self.rng.choice((-1, 1)) * math.pi
         was_settled = self._at(self.land.settled, path.points[0])

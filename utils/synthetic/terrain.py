@@ -84,10 +84,14 @@ def _water(rng: np.random.Generator, side: int, style: SceneStyle) -> np.ndarray
     height = fractal_noise(rng, side, 330, 3)
     if style.water == "lake":
         return _upper_share(height, rng.uniform(0.05, 0.16))
-    # A river is a level line, of a width that the local slope would otherwise change.
-    slope = np.hypot(*np.gradient(cv2.GaussianBlur(height, (0, 0), 12))) + 1e-3
-    level = np.quantile(height, rng.uniform(0.3, 0.7))
-    return np.abs(height - level) / slope < rng.uniform(9, 22)
+    # A river is a level line of a bumpy slope, which crosses the world once. Height over steepness
+    # is about the distance from it.
+    angle = rng.uniform(0, 2 * math.pi)
+    y, x = np.mgrid[:side, :side].astype(np.float32)
+    across = (x - side / 2) * math.cos(angle) + (y - side / 2) * math.sin(angle)
+    height = across / 90 + height + rng.uniform(-0.3, 0.3) * side / 90
+    steepness = np.hypot(*np.gradient(cv2.GaussianBlur(height, (0, 0), 12))) + 1e-3
+    return np.abs(height) / steepness < rng.uniform(9, 22)
 
 
 def _upper_share(noise: np.ndarray, share: float) -> np.ndarray:
