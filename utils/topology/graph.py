@@ -86,7 +86,7 @@ def graph_from_lines(lines: Iterable[np.ndarray], crs: str | None = None) -> Roa
     edges = []
     for line in lines:
         line = np.asarray(line, dtype=float)
-        for part in _halves(line) if np.array_equal(line[0], line[-1]) else (line,):
+        for part in open_parts(line):
             start, end = (index.setdefault(tuple(point), len(index)) for point in part[[0, -1]])
             edges.append(Edge(start, end, polyline_length_m(part), part))
     return RoadGraph(np.array(list(index), dtype=float).reshape(-1, 2), tuple(edges), crs)
@@ -96,13 +96,15 @@ def polyline_length_m(line: np.ndarray) -> float:
     return float(np.hypot(*np.diff(line, axis=0).T).sum())
 
 
-def _halves(ring: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A closed polyline as two open ones, cut at the vertex nearest to half-way round."""
-    if len(ring) == 3:  # there and back again: cut one of its two legs
-        ring = np.insert(ring, 2, ring[1:].mean(axis=0), axis=0)
-    travelled = np.hypot(*np.diff(ring, axis=0).T).cumsum()
+def open_parts(line: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The line itself, or of a closed one two halves, cut at the vertex nearest to half-way."""
+    if not np.array_equal(line[0], line[-1]):
+        return (line,)
+    if len(line) == 3:  # there and back again: both halves would be the same
+        return (line[:2],)
+    travelled = np.hypot(*np.diff(line, axis=0).T).cumsum()
     cut = 1 + int(np.argmin(np.abs(travelled[:-1] - travelled[-1] / 2)))
-    return ring[: cut + 1], ring[cut:]
+    return line[: cut + 1], line[cut:]
 
 
 def check_graph(graph: RoadGraph) -> RoadGraph:
