@@ -1,0 +1,87 @@
+"""Road graphs into files: GeoJSON, GeoPackage, GraphML and the exchange JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import geopandas
+import networkx as nx
+import shapely
+
+from utils.files import atomic_path
+from utils.topology.crs import WGS84
+from utils.topology.graph import RoadGraph, graph_to_json
+
+
+def write_graph(graph: RoadGraph, path: str | os.PathLike[str]) -> None:
+    """Write a graph in the format that the suffix names: .geojson, .gpkg, .graphml or .json.
+
+    GeoJSON is in longitude and latitude when the graph has a CRS, as RFC 7946 wants it, and in
+    the graph's metres with "crs": null when it has none. Raises ValueError for other suffixes.
+    """
+    path = Path(path)
+    writer = WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise ValueError(f"{path.name}: a road graph is written as one of: {', '.join(WRITERS)}")
+    with atomic_path(path) as temporary:
+        writer(graph, temporary)
+
+
+def graph_to_networkx(graph: RoadGraph) -> nx.MultiGraph:
+    """The graph for networkx: nodes with x and y, edges with length_m and their line as WKT."""
+    result = nx.MultiGraph(crs=graph.crs or "")
+    result.add_nodes_from((i, {"x": x, "y": y}) for i, (x, y) in enumerate(graph.nodes.tolist()))
+    for edge, line in zip(graph.edges, graph.lines, strict=True):
+        wkt = shapely.to_wkt(line, rounding_precision=-1)
+        result.add_edge(edge.start, edge.end, length_m=float(edge.length_m), line=wkt)
+    return result
+
+
+def _edges(graph: RoadGraph) -> geopandas.GeoDataFrame:
+    columns = {
+        "start": graph.ends[:, 0],
+        "end": graph.ends[:, 1],
+        "length_m": graph.lengths_m,
+    }
+    return geopandas.GeoDataFrame(columns, geometry=graph.lines, crs=graph.crs)
+
+
+def _nodes(graph: RoadGraph) -> geopandas.GeoDataFrame:
+    columns = {"degree": graph.degrees()}
+    return geopandas.GeoDataFrame(columns, geometry=shapely.points(graph.nodes), crs=graph.crs)
+
+
+def _write_geojson(graph: RoadGraph, path: Path) -> None:
+    frame = _edges(graph)
+    if graph.crs is not None:
+        frame = frame.to_crs(WGS84)
+    values = json.loads(frame.to_json(drop_id=True))
+    values.pop("crs", None)
+    if graph.crs is None:
+        values = {"type": values["type"], "crs": None, "features": values["features"]}
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def _write_geopackage(graph: RoadGraph, path: Path) -> None:
+    path.unlink(missing_ok=True)  # GDAL would open the empty temporary file to append to it
+    _edges(graph).to_file(path, layer="edges", driver="GPKG", geometry_type="LineString")
+    _nodes(graph).to_file(path, layer="nodes", driver="GPKG", geometry_type="Point")
+
+
+def _write_graphml(graph: RoadGraph, path: Path) -> None:
+    nx.write_graphml(graph_to_networkx(graph), path)
+
+
+def _write_json(graph: RoadGraph, path: Path) -> None:
+    path.write_text(json.dumps(graph_to_json(graph)), encoding="utf-8")
+
+
+WRITERS: dict[str, Callable[[RoadGraph, Path], None]] = {
+    ".geojson": _write_geojson,
+    ".gpkg": _write_geopackage,
+    ".graphml": _write_graphml,
+    ".json": _write_json,
+}
