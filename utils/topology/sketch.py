@@ -83,6 +83,17 @@ class RoadSketch:
             yield from open_parts(line)
 
 
+def chain_graph(graph: RoadGraph) -> RoadGraph:
+    """The graph without nodes at which just two roads meet; lengths are those of polylines."""
+    sketch = RoadSketch()
+    for edge in graph.edges:
+        line = edge.line.copy()
+        line[[0, -1]] = graph.nodes[[edge.start, edge.end]]  # equal in the last digit, too
+        sketch.add(line)
+    sketch.merge_chains()
+    return sketch.to_graph(crs=graph.crs)
+
+
 def _ending_at(line: np.ndarray, point: Point) -> np.ndarray:
     return line if tuple(line[-1].tolist()) == point else line[::-1]
 
