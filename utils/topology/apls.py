@@ -169,11 +169,14 @@ def _one_way(
         there_m[:, missing] = np.inf
         block_cost, counts = _route_costs(here_m, there_m, missing, rows, min_route_m)
         routes[rows], cost[rows] = counts.sum(axis=1), block_cost.sum(axis=1)
-        worst = _worst([*worst, *_candidates(block_cost, here_m, rows, num_worst)], num_worst)
+        if num_worst:
+            worst += _dearest(block_cost, here_m, missing, rows)
     total = int(routes.sum())
     score = 1 - cost.sum() / total if total else 0.0
     mean_cost = np.divide(cost, routes, out=np.zeros_like(cost), where=routes > 0)
-    return OneWay(max(float(score), 0.0), total, points, missing, mean_cost, tuple(worst))
+    return OneWay(
+        max(float(score), 0.0), total, points, missing, mean_cost, _worst(worst, missing, num_worst)
+    )
 
 
 def _route_costs(
@@ -197,22 +200,27 @@ def _route_costs(
     return cost, counts
 
 
-def _candidates(
-    cost: np.ndarray, length_m: np.ndarray, rows: slice, num_worst: int
+def _dearest(
+    cost: np.ndarray, length_m: np.ndarray, missing: np.ndarray, rows: slice
 ) -> list[Route]:
-    """The dearest route of each start of a block; of equally dear ones the shortest."""
-    if not num_worst:
-        return []
+    """The dearest route of each start of a block; of equals one between points that were found,
+    and then the shortest, which shows best where the fault lies.
+    """
     dearest = cost.max(axis=1, initial=0)
-    end = np.where(cost == dearest[:, None], length_m, np.inf).argmin(axis=1)
+    rank = np.where(cost == dearest[:, None], length_m, np.inf)
+    rank[:, missing] *= 1e6
+    end = rank.argmin(axis=1)
     found = zip(range(rows.start, rows.stop), end, dearest, strict=True)
     return [Route(a, int(b), float(c), float(length_m[a - rows.start, b])) for a, b, c in found]
 
 
-def _worst(routes: list[Route], num_worst: int) -> list[Route]:
-    """The dearest routes, the shortest of equals, each pair of points in one direction only."""
-    kept: dict[tuple[int, int], Route] = {}
-    for route in sorted(routes, key=lambda route: (-route.cost, route.length_m)):
-        if route.cost > 0 and len(kept) < num_worst:
-            kept.setdefault((min(route[:2]), max(route[:2])), route)
-    return list(kept.values())
+def _worst(routes: list[Route], missing: np.ndarray, num_worst: int) -> tuple[Route, ...]:
+    """The dearest routes, in the order of `_dearest`, no two of which share a control point."""
+    kept: list[Route] = []
+    taken: set[int] = set()
+    order = sorted(routes, key=lambda r: (-r.cost, missing[r.start] | missing[r.end], r.length_m))
+    for route in order:
+        if route.cost > 0 and len(kept) < num_worst and not taken & {route.start, route.end}:
+            kept.append(route)
+            taken |= {route.start, route.end}
+    return tuple(kept)

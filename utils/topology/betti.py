@@ -32,7 +32,9 @@ def betti_errors(
     whole = _errors(prediction, target)
     H, W = target.shape
     tiles = [
-        _errors(prediction[y : y + tile_px, x : x + tile_px], target[y : y + tile_px, x : x + tile_px])
+        _errors(
+            prediction[y : y + tile_px, x : x + tile_px], target[y : y + tile_px, x : x + tile_px]
+        )
         for y in range(0, H, tile_px)
         for x in range(0, W, tile_px)
     ]

@@ -49,9 +49,7 @@ class MatchCounts:
     @property
     def quality(self) -> float:
         """Matched prediction / (prediction + unmatched truth); 0/0 is 1."""
-        return self._share(
-            self.predicted_matched, self.predicted + self.true - self.true_matched
-        )
+        return self._share(self.predicted_matched, self.predicted + self.true - self.true_matched)
 
     def _share(self, part: int, whole: int) -> float:
         if whole:

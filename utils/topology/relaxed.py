@@ -50,6 +50,11 @@ class RelaxedCurve:
             ]
         )
 
+    def __add__(self, other: RelaxedCurve) -> RelaxedCurve:
+        total = RelaxedCurve(self.thresholds, self.rho_px)
+        total._counts = self._counts + other._counts
+        return total
+
     def counts(self) -> list[MatchCounts]:
         """The counts at each of `thresholds`, which ascend."""
         return [MatchCounts(*column) for column in self._counts.T.tolist()]

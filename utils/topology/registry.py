@@ -1,0 +1,159 @@
+"""The topology metrics by name, as the scripts call them: on a prediction and a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from utils.metrics import IGNORE
+from utils.topology.apls import APLSResult, apls
+from utils.topology.betti import betti_errors
+from utils.topology.buffer import buffer_counts
+from utils.topology.cldice import cldice
+from utils.topology.from_mask import mask_to_graph
+from utils.topology.matching import MatchCounts
+from utils.topology.relaxed import relaxed_counts
+from utils.topology.topo import TOPOResult, topo
+
+#: (prediction, target, pixel_size_m, threshold) -> values; see `TOPOLOGY_METRICS`.
+Metric = Callable[[np.ndarray, np.ndarray, float, float], dict[str, float]]
+
+#: The one value of each metric by which checkpoints are compared, and whether more is better.
+MAIN_VALUE: dict[str, tuple[str, bool]] = {
+    "apls": ("apls", True),
+    "topo": ("topo_f1", True),
+    "cldice": ("cldice", True),
+    "betti": ("betti0_error", False),
+    "relaxed": ("relaxed_f1", True),
+    "buffer": ("quality", True),
+}
+
+
+def binarise(
+    prediction: np.ndarray, target: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Prediction and target as bool H x W; where the target is 255, both are no road.
+
+    Float predictions are probabilities, road from `threshold` on; others are masks, non-zero
+    road. Raises ValueError for different shapes.
+    """
+    if prediction.shape != target.shape or prediction.ndim != 2:
+        raise ValueError(
+            f"expected masks of one size H x W, got {prediction.shape} and {target.shape}"
+        )
+    floating = np.issubdtype(prediction.dtype, np.floating)
+    road = prediction >= prediction.dtype.type(threshold) if floating else prediction != 0
+    return road & (target != IGNORE), target == 1
+
+
+def apls_values(result: APLSResult) -> dict[str, float]:
+    """An APLS as values of a report; the flags tell which graph was empty."""
+    return {
+        "apls": result.apls,
+        "apls_truth_to_proposal": result.truth_to_proposal.score,
+        "apls_proposal_to_truth": result.proposal_to_truth.score,
+        "apls_truth_empty": float(result.truth_empty),
+        "apls_proposal_empty": float(result.proposal_empty),
+    }
+
+
+def topo_values(result: TOPOResult) -> dict[str, float]:
+    return {
+        "topo_f1": result.f1,
+        "topo_precision": result.precision,
+        "topo_recall": result.recall,
+        "topo_starts": float(result.num_starts),
+    }
+
+
+def relaxed_values(counts: MatchCounts) -> dict[str, float]:
+    values = {
+        "relaxed_f1": counts.f1,
+        "relaxed_precision": counts.precision,
+        "relaxed_recall": counts.recall,
+    }
+    return values | _count_values("relaxed", counts)
+
+
+def buffer_values(counts: MatchCounts) -> dict[str, float]:
+    values = {
+        "quality": counts.quality,
+        "completeness": counts.recall,
+        "correctness": counts.precision,
+    }
+    return values | _count_values("buffer", counts)
+
+
+def summarise(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The values of a split from those of its images.
+
+    Relaxed and buffer scores come from the summed counts. The rest are means over images; for
+    APLS over those whose truth has roads, `apls_images_left_out` tells how many have none.
+    """
+    keys = dict.fromkeys(key for row in rows for key in row)
+    with_roads = [row for row in rows if not row.get("apls_truth_empty")]
+    overall = {}
+    for key in keys:
+        counted = with_roads if key.startswith("apls") else rows
+        values = [row[key] for row in counted if key in row]
+        overall[key] = float(np.mean(values)) if values else 0.0
+    for name, to_values in (("relaxed", relaxed_values), ("buffer", buffer_values)):
+        if f"{name}_true_px" in keys:
+            totals = [_counts_of(name, row) for row in rows if f"{name}_true_px" in row]
+            overall |= to_values(sum(totals, MatchCounts()))
+    if "apls" in keys:
+        overall.pop("apls_truth_empty")
+        overall["apls_images_left_out"] = float(len(rows) - len(with_roads))
+    return overall
+
+
+def _count_values(name: str, counts: MatchCounts) -> dict[str, float]:
+    return {f"{name}_{key}_px": float(value) for key, value in asdict(counts).items()}
+
+
+def _counts_of(name: str, row: Mapping[str, float]) -> MatchCounts:
+    return MatchCounts(**{key: int(row[f"{name}_{key}_px"]) for key in asdict(MatchCounts())})
+
+
+def _graphs(prediction, target, pixel_size_m, threshold):
+    road, truth = binarise(prediction, target, threshold)
+    return mask_to_graph(truth, pixel_size_m), mask_to_graph(road, pixel_size_m)
+
+
+def _apls(prediction, target, pixel_size_m, threshold):
+    return apls_values(apls(*_graphs(prediction, target, pixel_size_m, threshold)))
+
+
+def _topo(prediction, target, pixel_size_m, threshold):
+    return topo_values(topo(*_graphs(prediction, target, pixel_size_m, threshold)))
+
+
+def _cldice(prediction, target, pixel_size_m, threshold):
+    return cldice(*binarise(prediction, target, threshold))
+
+
+def _betti(prediction, target, pixel_size_m, threshold):
+    return betti_errors(*binarise(prediction, target, threshold))
+
+
+def _relaxed(prediction, target, pixel_size_m, threshold):
+    return relaxed_values(relaxed_counts(*binarise(prediction, target, threshold)))
+
+
+def _buffer(prediction, target, pixel_size_m, threshold):
+    road, truth = binarise(prediction, target, threshold)
+    return buffer_values(buffer_counts(road, truth, pixel_size_m))
+
+
+#: Each takes a prediction (H x W: probabilities, or a mask), a target (uint8 H x W: 0, 1, and 255
+#: where there is no data), the pixel size in metres and the threshold; values by name result.
+TOPOLOGY_METRICS: dict[str, Metric] = {
+    "apls": _apls,
+    "topo": _topo,
+    "cldice": _cldice,
+    "betti": _betti,
+    "relaxed": _relaxed,
+    "buffer": _buffer,
+}

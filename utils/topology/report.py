@@ -1,0 +1,144 @@
+"""The scores of many images as one table, metrics.json and metrics.xlsx."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from openpyxl import Workbook
+from prettytable import PrettyTable
+
+from utils.files import atomic_path
+from utils.metrics import PixelCounts, ThresholdCounts, iou_per_image
+from utils.topology.apls import apls
+from utils.topology.betti import TILE_PX
+from utils.topology.buffer import BUFFER_M
+from utils.topology.from_mask import mask_to_graph
+from utils.topology.registry import summarise
+from utils.topology.relaxed import RHO_PX
+from utils.topology.scoring import PIXEL_METRICS, Request, Scored
+from utils.topology.topo import TOPORule
+
+#: What the table has room for; the files have every value.
+SHOWN = (
+    *("apls", "topo_f1", "iou", "f1", "cldice", "betti0_error", "betti1_error"),
+    *("relaxed_f1", "relaxed_break_even", "completeness", "correctness", "quality"),
+)
+
+
+def build_report(scored: Sequence[Scored], request: Request) -> dict[str, Any]:
+    """images, overall and parameters of the images that could be scored; with a sweep, that."""
+    good = [image for image in scored if image.problem is None]
+    report = {
+        "images": [{"name": image.name, **image.values} for image in good],
+        "overall": _overall(good),
+        "parameters": _parameters(good, request),
+    }
+    if request.sweep and good:
+        report["sweep"] = _sweep(good, request.sweep)
+    return report
+
+
+def table(report: dict[str, Any]) -> str:
+    """An image a row, and the whole in the last; the sweep's best thresholds below."""
+    shown = [key for key in SHOWN if key in report["overall"]]
+    grid = PrettyTable(["image", *shown])
+    grid.align, grid.align["image"] = "r", "l"
+    for row in report["images"]:
+        grid.add_row([row["name"], *(_short(row.get(key)) for key in shown)])
+    grid.add_divider()
+    grid.add_row(["overall", *(_short(report["overall"][key]) for key in shown)])
+    lines = [grid.get_string()]
+    if left_out := int(report["overall"].get("apls_images_left_out", 0)):
+        lines.append(f"APLS: {left_out} without a road in the truth left out of the mean")
+    for name, best in report.get("sweep", {}).get("best", {}).items():
+        lines.append(f"best {name}: {best['value']:.4f} at threshold {best['threshold']:g}")
+    return "\n".join(lines)
+
+
+def write_report(report: dict[str, Any], folder: Path) -> None:
+    """Write metrics.json and metrics.xlsx."""
+    with atomic_path(folder / "metrics.json") as path:
+        path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    book = Workbook()
+    keys = ["name", *report["overall"]]
+    sheet = book.active
+    sheet.title = "images"
+    sheet.append(keys)
+    for row in report["images"]:
+        sheet.append([row.get(key) for key in keys])
+    sheet.append(["overall", *report["overall"].values()])
+    if "sweep" in report:
+        _sweep_sheet(book, report["sweep"])
+    parameters = book.create_sheet("parameters")
+    for key, value in report["parameters"].items():
+        parameters.append([key, value if isinstance(value, int | float | str) else str(value)])
+    with atomic_path(folder / "metrics.xlsx") as path:
+        book.save(path)
+
+
+def _sweep_sheet(book: Workbook, sweep: dict[str, Any]) -> None:
+    sheet = book.create_sheet("sweep")
+    keys = [key for key in sweep if key != "best"]
+    sheet.append(keys)
+    for row in zip(*(sweep[key] for key in keys), strict=True):
+        sheet.append(row)
+
+
+def _overall(images: Sequence[Scored]) -> dict[str, float]:
+    overall = summarise([image.values for image in images])
+    counts = [image.pixels for image in images if image.pixels is not None]
+    of_pixels = sum(counts, PixelCounts()).metrics()
+    overall |= {key: of_pixels[key] for key in PIXEL_METRICS if key in overall}
+    if "iou" in overall:
+        overall["iou_per_image"] = iou_per_image(counts)
+    curves = [image.relaxed_curve for image in images if image.relaxed_curve is not None]
+    if curves:
+        total = sum(curves[1:], curves[0])
+        threshold, overall["relaxed_break_even"] = total.break_even()
+        overall["relaxed_break_even_threshold"] = threshold
+    return overall
+
+
+def _parameters(images: Sequence[Scored], request: Request) -> dict[str, Any]:
+    sizes = {image.pixel_size_m for image in images if image.pixel_size_m is not None}
+    graph = {k: v for k, v in mask_to_graph.__kwdefaults__.items() if isinstance(v, float)}
+    distances = {k: v for k, v in apls.__kwdefaults__.items() if k.endswith("_m")}
+    return {
+        "threshold": request.threshold,
+        "pixel_size_m": sorted(round(size, 6) for size in sizes),
+        "apls": {**distances, "displace": request.displace},
+        "topo": asdict(TOPORule()),
+        "relaxed_rho_px": RHO_PX,
+        "buffer_m": BUFFER_M,
+        "betti_tile_px": TILE_PX,
+        "mask_to_graph": graph,
+    }
+
+
+def _sweep(images: Sequence[Scored], thresholds: Sequence[float]) -> dict[str, Any]:
+    """IoU and F1 of the summed counts and the mean APLS at each threshold, and their best."""
+    sweep: dict[str, Any] = {"threshold": list(thresholds)}
+    counts = [image.by_threshold for image in images if image.by_threshold is not None]
+    if counts:
+        by_threshold = sum(counts, ThresholdCounts(thresholds)).counts()
+        for name in ("iou", "f1"):
+            sweep[name] = [pixels.metrics()[name] for pixels in by_threshold]
+    rows = [image.apls_by_threshold for image in images if image.apls_by_threshold is not None]
+    if rows:
+        sweep["apls"] = [sum(column) / len(column) for column in zip(*rows, strict=True)]
+    best = {}
+    for name in [name for name in sweep if name != "threshold"]:
+        ranked = zip(sweep[name], thresholds, strict=True)
+        value, threshold = max(ranked, key=lambda pair: (pair[0], -abs(pair[1] - 0.5)))
+        best[name] = {"threshold": threshold, "value": value}
+    return sweep | {"best": best}
+
+
+def _short(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if value < 10 or value % 1 else f"{value:.0f}"
