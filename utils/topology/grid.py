@@ -46,7 +46,8 @@ class PixelGrid:
                 raise ValueError(f"pixel_size_m must be a positive number, got {pixel_size_m}")
             return cls(shape, pixel_size_m)
         H, W = shape
-        corners = _affine(transform, np.array([(0.0, 0.0), (1, 0), (0, 1)]) + (W / 2, H / 2))
+        centre = np.array([W / 2, H / 2])
+        corners = _affine(transform, centre + [(0, 0), (1, 0), (0, 1)])
         target_crs = target_crs or metric_crs(crs, corners)
         (a, b), (c, d) = np.diff(to_crs(corners, crs, target_crs)[[1, 0, 2]], axis=0)
         # |cross product| of the pixel's two sides: the area of the pixel on the ground.

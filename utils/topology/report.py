@@ -141,4 +141,4 @@ def _sweep(images: Sequence[Scored], thresholds: Sequence[float]) -> dict[str, A
 def _short(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.4f}" if value < 10 or value % 1 else f"{value:.0f}"
+    return f"{value:.4f}" if value <= 1 else f"{value:.2f}"
