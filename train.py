@@ -136,9 +136,8 @@ def train_epoch(
     training: Training, batches: DataLoader, run: Path, stop: StopRequest
 ) -> dict[str, float]:
     """The rest of the epoch in work; writes last.pth every `save_every_steps` optimiser steps."""
-    from utils.progress import progress
-
     from utils.engine import train_one_epoch
+    from utils.progress import progress
 
     config, epoch = training.config, training.progress.epoch
     sampler = batches.batch_sampler
@@ -161,9 +160,8 @@ def train_epoch(
 
 def evaluate_epoch(training: Training, val: WholeImages, stop: StopRequest) -> tuple[dict, list]:
     """Scores and sample predictions on val, with the averaged weights where they are kept."""
-    from utils.progress import progress
-
     from utils.engine import evaluate
+    from utils.progress import progress
 
     config = training.config
     averaged = training.ema.applied_to(training.model) if training.ema else nullcontext()

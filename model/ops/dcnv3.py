@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from model.ops.gather import check_operands, gather_groups
+from model.ops.sampling import sum_of_samples
 
 
 def dcnv3(
@@ -31,17 +30,10 @@ def dcnv3(
         dilation: distance of neighbouring taps in pixels.
 
     Returns:
-        (B, H, W, C) in the type of `value`, accumulated in float32 at least. The backward pass
-        reads again what it needs, so that no K-fold tensor is ever kept.
+        (B, H, W, C) in the type of `value`, accumulated in float32 at least.
     """
-    check_operands("dcnv3", value, offset, mask)
     y, x = dcnv3_positions(offset, kernel_size, dilation)
-    out = torch.zeros_like(value, dtype=torch.promote_types(value.dtype, torch.float32))
-    for taps in zip(y.unbind(-1), x.unbind(-1), mask.unbind(-1), strict=True):
-        out = out + checkpoint(
-            _read_tap, value, *taps, use_reentrant=False, preserve_rng_state=False
-        )
-    return out.to(value.dtype)
+    return sum_of_samples(value, y, x, mask)
 
 
 def dcnv3_reference(
@@ -118,21 +110,3 @@ class DCNv3(nn.Module):
             dilation=self.dilation,
         )
         return self.output_projection(out).permute(0, 3, 1, 2)  # BHWC -> BCHW
-
-
-def _read_tap(value: Tensor, y: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-    """mask * `value` at (y, x), each (B, H, W, G), in the positions' type."""
-    _, H, W, _ = value.shape
-    # Nothing lies beyond one step outside; the clamp keeps far offsets within integer range.
-    y, x = y.clamp(-1, H), x.clamp(-1, W)
-    top, left = y.floor(), x.floor()
-    down, right = y - top, x - left
-    total = None
-    for row, row_share in ((top.long(), 1 - down), (top.long() + 1, down)):
-        for column, column_share in ((left.long(), 1 - right), (left.long() + 1, right)):
-            inside = (row >= 0) & (row < H) & (column >= 0) & (column < W)
-            pixel = row.clamp(0, H - 1) * W + column.clamp(0, W - 1)
-            share = row_share * column_share * mask * inside
-            part = gather_groups(value, pixel) * share[..., None]
-            total = part if total is None else total + part
-    return total.flatten(3)

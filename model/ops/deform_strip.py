@@ -11,9 +11,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from model.ops.gather import check_operands, gather_groups
+from model.ops.sampling import sum_of_samples
 
 Axis = Literal["h", "w"]
 #: Dimension of (B, H, W, C) that a strip runs along.
@@ -32,17 +31,15 @@ def deform_strip(value: Tensor, offset: Tensor, axis: Axis) -> Tensor:
         axis: 'w' for a horizontal strip, 'h' for a vertical one.
 
     Returns:
-        (B, H, W, C) in the type of `value`, accumulated in float32 at least. The backward pass
-        reads again what it needs, so that no K-fold tensor is ever kept.
+        (B, H, W, C) in the type of `value`, accumulated in float32 at least.
     """
-    check_operands("deform_strip", value, offset)
-    position = strip_positions(offset, axis)
-    out = torch.zeros_like(value, dtype=torch.promote_types(value.dtype, torch.float32))
-    for tap in position.unbind(-1):
-        out = out + checkpoint(
-            _read_tap, value, tap, axis, use_reentrant=False, preserve_rng_state=False
-        )
-    return out.to(value.dtype)
+    along = strip_positions(offset, axis)
+    H, W = offset.shape[1:3]
+    shape, side = ((W, 1, 1), W) if axis == "h" else ((H, 1, 1, 1), H)
+    across = torch.arange(side, device=value.device, dtype=along.dtype).view(shape)
+    across = across.expand_as(along)
+    y, x = (along, across) if axis == "h" else (across, along)
+    return sum_of_samples(value, y, x)
 
 
 def deform_strip_reference(value: Tensor, offset: Tensor, axis: Axis) -> Tensor:
@@ -71,28 +68,3 @@ def strip_positions(offset: Tensor, axis: Axis) -> Tensor:
     pixel = torch.arange(side, device=offset.device)
     shape = (side, 1, 1, 1) if axis == "h" else (side, 1, 1)
     return offset + tap + pixel.view(shape)
-
-
-def _read_tap(value: Tensor, position: Tensor, axis: Axis) -> Tensor:
-    """`value` at one position (B, H, W, G) along the axis, in the position's type."""
-    _, H, W, _ = value.shape
-    side = H if axis == "h" else W
-    # Nothing lies beyond one step outside; the clamp keeps far offsets within integer range.
-    position = position.clamp(-1, side)
-    low = position.floor()
-    high_share = position - low
-    row, column = _pixel_grid(H, W, value.device)
-    total = None
-    for index, share in ((low.long(), 1 - high_share), (low.long() + 1, high_share)):
-        share = share * ((index >= 0) & (index < side))
-        index = index.clamp(0, side - 1)
-        pixel = index * W + column if axis == "h" else row * W + index
-        part = gather_groups(value, pixel) * share[..., None]
-        total = part if total is None else total + part
-    return total.flatten(3)
-
-
-def _pixel_grid(H: int, W: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    row = torch.arange(H, device=device).view(H, 1, 1)
-    column = torch.arange(W, device=device).view(W, 1)
-    return row, column
