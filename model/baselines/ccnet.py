@@ -1,7 +1,7 @@
 """C2Net: context perception and cross spatial-scale feature interaction.
 
 Yang, Zhang, Li, Ni, Wu and Wang, "Road Extraction via Context Perception and Cross Spatial-Scale
-Feature Interaction", IEEE TGRS 62, 2024, article 5647011. Published configs call the class CCNet; it
+Feature Interaction", IEEE TGRS 62, 2024, article 5647011. Its published config says CCNet; it
 is not the criss-cross attention network of that name. The authors' network ends in a sigmoid, and
 its semantic dependence weighs by raw scores where this one takes their sigmoid.
 """
