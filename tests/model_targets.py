@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 class Target(NamedTuple):
     model: str
     args: dict[str, Any]
-    parameters: int | None  # None: no published number
+    parameters: int | None = None  # None: nothing is published of this variant
     per_class: int | None = None  # parameters that a further class adds
     gflops: float | None = None
     tolerance: float = 0.005  # relative, of gflops
 
 
 TARGETS = [
-    Target("AnchorSAM", {"model_size": "nano", "pretrained_weights_path": None}, None),
+    Target("AnchorSAM", {"model_size": "nano", "pretrained_weights_path": None}),
     Target("UNet", {"n_channels": 3, "n_classes": 1, "bilinear": False}, 31_037_633, 65, 96.3348),
     Target("UNet", {"n_channels": 3, "n_classes": 1, "bilinear": True}, 17_262_977, 65, 79.9602),
     Target("DLinkNet", {"pretrained": False}, 31_096_129, 289, 13.2897),

@@ -17,14 +17,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from model import MODELS, PRETRAINED_ARGS, build_model, model_class
 from model.weights import known_weights
 from tests.conftest import ROOT
+from tests.meta import on_meta
 from tests.model_targets import TARGETS, Target, contract_args
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 H, W = 50, 70  # no multiple of any stride
 
 
-def on_meta(name: str, args: dict) -> nn.Module:
-    with torch.device("meta"):
+def without_numbers(name: str, args: dict) -> nn.Module:
+    with on_meta():
         return build_model(name, args)
 
 
@@ -46,7 +47,7 @@ def network(name):
 @pytest.fixture(scope="class")
 def outline(name):
     """The network without numbers, for shapes."""
-    return on_meta(name, contract_args(name))
+    return without_numbers(name, contract_args(name))
 
 
 @pytest.fixture(scope="class")
@@ -106,7 +107,7 @@ class TestContract:
             assert not decayed & {id(p) for p in exempt}, module
 
     def test_a_frozen_part_stays_in_eval(self, name):
-        network = on_meta(name, contract_args(name))
+        network = without_numbers(name, contract_args(name))
         prefix, part = next(
             (key, child) for key, child in network.named_children() if list(child.parameters())
         )
@@ -134,38 +135,42 @@ class TestContract:
         accepted = inspect.signature(model_class(name)).parameters
         asked = {key: "x.pth" if off is None else True for key, off in PRETRAINED_ARGS.items()}
         asked = {key: value for key, value in asked.items() if key in accepted}
-        with Watch() as watch, torch.device("meta"):
+        with Watch() as watch, on_meta():
             build_model(name, contract_args(name))
             build_model(name, contract_args(name) | asked, load_pretrained=False)
         assert watch.seen == []
 
 
-class TestPublishedNumbers:
-    @pytest.fixture(params=TARGETS, ids=lambda t: f"{t.model}-{t.parameters}")
-    def target(self, request) -> Target:
-        return request.param
+NUMBERED = [target for target in TARGETS if target.parameters is not None]
 
-    def test_parameters(self, target):
-        if target.parameters is None:
-            pytest.skip("no published number")
-        assert count(on_meta(target.model, target.args)) == target.parameters
+
+@pytest.fixture(
+    scope="class", params=NUMBERED, ids=lambda target: f"{target.model}-{target.gflops}"
+)
+def target(request) -> Target:
+    return request.param
+
+
+@pytest.fixture(scope="class")
+def target_outline(target) -> nn.Module:
+    return without_numbers(target.model, target.args).eval()
+
+
+class TestPublishedNumbers:
+    def test_parameters(self, target, target_outline):
+        assert count(target_outline) == target.parameters
 
     def test_parameters_of_three_classes(self, target):
         accepted = inspect.signature(model_class(target.model)).parameters
-        key = next((k for k in ("n_classes", "num_classes") if k in accepted), None)
-        if target.per_class is None or key is None:
-            pytest.skip("one class only")
-        network = on_meta(target.model, target.args | {key: 3})
+        key = "n_classes" if "n_classes" in accepted else "num_classes"
+        network = without_numbers(target.model, target.args | {key: 3})
         assert count(network) == target.parameters + 2 * target.per_class
         assert network.eval()(torch.empty(1, 3, 64, 64, device="meta")).shape == (1, 3, 64, 64)
 
-    def test_gflops(self, target):
-        if target.gflops is None:
-            pytest.skip("no published number")
-        network = on_meta(target.model, target.args).eval()
+    def test_gflops(self, target, target_outline):
         # The fused attention kernels do not run on the meta device.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            network(torch.empty(1, 3, 256, 256, device="meta"))
+            target_outline(torch.empty(1, 3, 256, 256, device="meta"))
         assert counter.get_total_flops() / 1e9 == pytest.approx(target.gflops, rel=target.tolerance)
 
 
