@@ -16,10 +16,8 @@ import numpy as np
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 import albumentations as A
 
+from utils.metrics import IGNORE
 from utils.schema import Augmentation
-
-#: In a target: the pixel takes no part in loss and metrics.
-IGNORE = 255
 
 
 class Augment:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from model.base import RoadModel, normalise
 from utils.distributed import Ranks, all_gather_objects, any_rank
 from utils.losses import RoadLoss
-from utils.metrics import PixelCounts
+from utils.metrics import PixelCounts, iou_per_image
 from utils.predict import predict
 from utils.training import Training
 
@@ -125,7 +125,7 @@ def evaluate(
     Images are shared out over the ranks and the integer counts summed. The loss is the mean over
     images of the loss of the image's blended probabilities. Raises Stopped as training does.
     """
-    counts, losses, ious, samples = PixelCounts(), [], [], []
+    counts, losses, samples = [], [], []
     for first in progress(range(0, len(images), ranks.world)):
         index = first + ranks.rank
         if index < len(images):
@@ -140,16 +140,14 @@ def evaluate(
                 amp_dtype=amp_dtype,
             )
             target = item["target"].numpy()
-            own = PixelCounts.from_masks(probability >= threshold, target)
-            counts += own
-            ious.append(own.metrics()["iou"])
+            counts.append(PixelCounts.from_masks(probability >= threshold, target))
             losses.append(_loss_of(loss, probability, item["target"]))
             if index < num_samples:
                 image = item["image"].permute(1, 2, 0).numpy()  # CHW -> HWC
                 samples.append(Sample(item["name"], image, target, probability))
         if any_rank(stop_asked(), ranks.device):
             raise Stopped
-    return _gather_scores(counts, losses, ious), _gather_samples(samples)
+    return _gather_scores(counts, losses), _gather_samples(samples)
 
 
 def _loss_of(loss: RoadLoss, probability: np.ndarray, target: Tensor) -> float:
@@ -158,14 +156,13 @@ def _loss_of(loss: RoadLoss, probability: np.ndarray, target: Tensor) -> float:
     return float(total)
 
 
-def _gather_scores(counts: PixelCounts, losses: list[float], ious: list[float]) -> dict[str, float]:
-    gathered = all_gather_objects((counts, losses, ious))
-    total = sum((c for c, _, _ in gathered), PixelCounts())
-    losses = [value for _, part, _ in gathered for value in part]
-    ious = [value for _, _, part in gathered for value in part]
+def _gather_scores(counts: list[PixelCounts], losses: list[float]) -> dict[str, float]:
+    gathered = all_gather_objects((counts, losses))
+    counts = [own for part, _ in gathered for own in part]
+    losses = [value for _, part in gathered for value in part]
     # math.fsum is exact, so that the mean does not depend on how images fell to ranks
-    means = {"loss": math.fsum(losses) / len(losses), "iou_per_image": math.fsum(ious) / len(ious)}
-    return means | total.metrics()
+    means = {"loss": math.fsum(losses) / len(losses), "iou_per_image": iou_per_image(counts)}
+    return means | sum(counts, PixelCounts()).metrics()
 
 
 def _gather_samples(samples: list[Sample]) -> list[Sample]:

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from skimage.morphology import dilation, skeletonize
 from torch import Tensor
 
+from utils.metrics import IGNORE
 from utils.schema import LossName
 
-IGNORE = 255
 SMOOTH = 1.0  # px, added to both sides of every ratio: 0/0 is 1, and empty masks have a gradient
 FOCAL_GAMMA, FOCAL_ALPHA = 2.0, 0.25  # the paper's best pair
 TVERSKY_FALSE_POSITIVE, TVERSKY_FALSE_NEGATIVE = 0.3, 0.7  # the paper's best pair

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray | Tensor
 
+#: In a target: the pixel takes no part in loss and metrics.
 IGNORE = 255
 #: What a sweep tries: steps of 0.05, in which lies 0.5, the threshold of a run without a sweep;
 #: and lower ones, since scores of the road graph peak there (gaps cost more than width).

@@ -62,6 +62,7 @@ class Tracker:
             [sample.probability for sample in samples],
             self.run / "samples" / f"{epoch:04d}.png",
             THRESHOLD,
+            [sample.name for sample in samples],
         )
 
     def say(self, epoch: int, seconds: float) -> None:
