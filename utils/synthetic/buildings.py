@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import cv2
@@ -104,7 +105,9 @@ class Builder:
                     colour = self._jittered(DRIVEWAYS[self.rng.integers(0, len(DRIVEWAYS))], 8)
                     self._driveway(place + side, centre + side, 3.0, colour)
 
-    def _frontage(self, road: Road, spacing_m: float):
+    def _frontage(
+        self, road: Road, spacing_m: float
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(place on the centre line, unit vector along, unit vector outwards) on settled land."""
         steps = np.diff(road.points, axis=0)
         lengths = np.hypot(*steps.T)
