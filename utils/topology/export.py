@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,8 +68,10 @@ def _write_geojson(graph: RoadGraph, path: Path) -> None:
 
 def _write_geopackage(graph: RoadGraph, path: Path) -> None:
     path.unlink(missing_ok=True)  # GDAL would open the empty temporary file to append to it
-    _edges(graph).to_file(path, layer="edges", driver="GPKG", geometry_type="LineString")
-    _nodes(graph).to_file(path, layer="nodes", driver="GPKG", geometry_type="Point")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="'crs' was not provided")
+        _edges(graph).to_file(path, layer="edges", driver="GPKG", geometry_type="LineString")
+        _nodes(graph).to_file(path, layer="nodes", driver="GPKG", geometry_type="Point")
 
 
 def _write_graphml(graph: RoadGraph, path: Path) -> None:

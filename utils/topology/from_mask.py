@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
-import skan
 from affine import Affine
 from scipy.ndimage import map_coordinates
 from skimage.morphology import remove_small_holes, skeletonize
@@ -13,7 +10,8 @@ from skimage.morphology import remove_small_holes, skeletonize
 from utils.topology.connect import JoinRule, join_gaps
 from utils.topology.graph import RoadGraph
 from utils.topology.grid import PixelGrid
-from utils.topology.sketch import Point, RoadSketch
+from utils.topology.skeleton import skeleton_lines
+from utils.topology.sketch import RoadSketch
 
 
 def mask_to_graph(
@@ -58,60 +56,11 @@ def mask_to_graph(
     return sketch.to_graph(simplify_m, grid.target_crs)
 
 
-def skeleton_lines(skeleton: np.ndarray) -> list[np.ndarray]:
-    """Polylines (K x 2: x, y of pixel centres) between the ends and junctions of a skeleton.
-
-    A junction may be several pixels that touch; their mean becomes the end of all its lines.
-    Single pixels are no line.
-    """
-    if not _has_neighbours(skeleton):  # skan takes no skeleton without a link
-        return []
-    paths = skan.Skeleton(skeleton, keep_images=False)
-    lines = [paths.path_coordinates(i)[:, ::-1] + 0.5 for i in range(paths.n_paths)]  # yx -> xy
-    centres = _junction_centres(lines)
-    merged = []
-    for line in lines:
-        ends = [centres.get(tuple(point)) for point in line[[0, -1]]]
-        if len(line) == 2 and ends[0] is not None and ends[0] is ends[1]:
-            continue  # lies within one junction
-        for place, centre in zip((0, -1), ends, strict=True):
-            if centre is not None:
-                line[place] = centre
-        merged.append(line)
-    return merged
-
-
 def _without_holes(mask: np.ndarray, max_hole_m2: float, grid: PixelGrid) -> np.ndarray:
     max_hole_px = int(max_hole_m2 / grid.pixel_size_m**2)
     if not max_hole_px or mask.all():
         return mask
     return remove_small_holes(mask, max_size=max_hole_px, connectivity=1)
-
-
-def _has_neighbours(skeleton: np.ndarray) -> bool:
-    s = skeleton
-    return bool(
-        (s[1:] & s[:-1]).any()
-        or (s[:, 1:] & s[:, :-1]).any()
-        or (s[1:, 1:] & s[:-1, :-1]).any()
-        or (s[1:, :-1] & s[:-1, 1:]).any()
-    )
-
-
-def _junction_centres(lines: list[np.ndarray]) -> dict[Point, np.ndarray]:
-    """The centre of each junction of several pixels, by pixel."""
-    num_lines = Counter(tuple(point) for line in lines for point in line[[0, -1]])
-    junction: dict[Point, list[Point]] = {}
-    for line in lines:
-        first, second = (tuple(point) for point in line[[0, -1]])
-        if len(line) > 2 or min(num_lines[first], num_lines[second]) < 3:
-            continue
-        a, b = junction.setdefault(first, [first]), junction.setdefault(second, [second])
-        if a is not b:
-            a += b
-            junction.update(dict.fromkeys(b, a))
-    centres = {id(pixels): np.mean(pixels, axis=0) for pixels in junction.values()}
-    return {pixel: centres[id(pixels)] for pixel, pixels in junction.items()}
 
 
 def _mean_along(probability: np.ndarray, grid: PixelGrid, ends: np.ndarray) -> float:

@@ -170,9 +170,9 @@ def _edge(item: Any, nodes: np.ndarray, number: int) -> Edge:
     if not isinstance(item, list) or len(item) not in (3, 4):
         raise GraphError(f"edge {number}: expected [node, node, length, [[x, y], ...]]")
     start, end, length_m = item[:3]
-    if not all(isinstance(node, int) and 0 <= node < len(nodes) for node in (start, end)):
+    if not all(type(node) is int and 0 <= node < len(nodes) for node in (start, end)):
         raise GraphError(f"edge {number} names a node that is none of the {len(nodes)} nodes")
-    if isinstance(length_m, bool) or not isinstance(length_m, int | float):
+    if type(length_m) not in (int, float):
         raise GraphError(f"edge {number}: its length {length_m!r} is not a number")
     line = _points(item[3] if len(item) == 4 else [], f"edge {number}")
     if len(line) < 2:

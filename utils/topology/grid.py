@@ -46,8 +46,8 @@ class PixelGrid:
                 raise ValueError(f"pixel_size_m must be a positive number, got {pixel_size_m}")
             return cls(shape, pixel_size_m)
         H, W = shape
-        centre = np.array([W / 2, H / 2])
-        corners = _affine(transform, centre + [(0, 0), (1, 0), (0, 1)])
+        x, y = W / 2, H / 2
+        corners = _affine(transform, np.array([(x, y), (x + 1, y), (x, y + 1)]))
         target_crs = target_crs or metric_crs(crs, corners)
         (a, b), (c, d) = np.diff(to_crs(corners, crs, target_crs)[[1, 0, 2]], axis=0)
         # |cross product| of the pixel's two sides: the area of the pixel on the ground.
