@@ -77,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     report = build_report(scored, request)
+    report["parameters"] |= {"prediction": str(args.pred), "truth": str(args.gt)}
     if not report["images"]:
         print("nothing could be scored", file=sys.stderr)
         return 1
