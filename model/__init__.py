@@ -16,6 +16,7 @@ MODELS = {
     "CGCNet": "model.baselines.cgcnet",
     "CCNet": "model.baselines.ccnet",
     "TransRoadNet": "model.baselines.transroadnet",
+    "RSM_SS": "model.baselines.rs_mamba",
 }
 #: Other names of the same class, as published configs spell them.
 ALIASES = {"SAM2Point1Net": "AnchorSAM"}
