@@ -99,18 +99,18 @@ class _Block:
     def __init__(
         self, work: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor
     ) -> None:
-        """`u` and `delta` (B, G, length, d), the latter after bias and softplus; A (G, N, d).
+        """`u` and `delta` (B, G, length, d), the latter after bias and softplus; A (G, d, N).
 
         `work` (2 or 4, S, J, B, G, N, d) is overwritten: fresh memory for every block would cost
         as much time as the arithmetic.
         """
         self.length, self.chunks = u.shape[2], work.shape[2]
         self.work = work[:, : -(-self.length // self.chunks)]
-        self.A = A
+        self.A = A.mT.contiguous()
         self.dt = self.fold(delta)
         self.x = self.fold(delta * u)
         self.B, self.C = self.fold(B), self.fold(C)
-        self.decay = torch.mul(self.dt, A, out=self.work[0]).exp_()
+        self.decay = torch.mul(self.dt, self.A, out=self.work[0]).exp_()
 
     def fold(self, x: Tensor) -> Tensor:
         """(B, G, length, c) -> (S, J, B, G, 1, c), the last chunk filled up with zero steps,
@@ -206,7 +206,7 @@ def _blocked_scan(
         for i, t in enumerate(plan.blocks()):
             states[i, :, g] = state
             dt = F.softplus(delta[:, g, t] + delta_bias[g, None])
-            block = _Block(work, u[:, g, t], dt, A[g].mT, B[:, g, t], C[:, g, t])
+            block = _Block(work, u[:, g, t], dt, A[g], B[:, g, t], C[:, g, t])
             h, state = block.states(state)
             y[:, g, t] = block.unfold(block.C @ h)
     return y.addcmul_(D[:, None], u), states
@@ -245,7 +245,7 @@ def _blocked_scan_backward(
         for i, t in reversed(list(enumerate(plan.blocks()))):
             raw = delta[:, g, t] + delta_bias[g, None]
             dt = F.softplus(raw)
-            block = _Block(work, u[:, g, t], dt, A[g].mT, B[:, g, t], C[:, g, t])
+            block = _Block(work, u[:, g, t], dt, A[g], B[:, g, t], C[:, g, t])
             grads, carry = block.gradients(block.fold(dy[:, g, t]), states[i, :, g], carry)
             dx, ddt, dB[:, g, t], dC[:, g, t] = (block.unfold(x) for x in grads[:4])
             dA_g = dA_g + grads[4].mT
