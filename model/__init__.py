@@ -16,7 +16,10 @@ MODELS = {
     "CGCNet": "model.baselines.cgcnet",
     "CCNet": "model.baselines.ccnet",
     "TransRoadNet": "model.baselines.transroadnet",
+    "AFDANet": "model.baselines.afdanet",
+    "CMTFNet": "model.baselines.cmtfnet",
     "RSM_SS": "model.baselines.rs_mamba",
+    "StripUnet": "model.baselines.strip_unet",
 }
 #: Other names of the same class, as published configs spell them.
 ALIASES = {"SAM2Point1Net": "AnchorSAM"}

@@ -7,7 +7,7 @@ Remote-Sensing Image Semantic Segmentation. IEEE TGRS 61, 2023, DOI 10.1109/TGRS
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
