@@ -167,7 +167,7 @@ class RSM_SS(RoadModel):
         _check_only(forward_type=(forward_type, "v2"), norm_layer=(norm_layer, "LN"))
         dims = [dims * 2**i for i in range(4)] if isinstance(dims, int) else list(dims)
         if len(dims) != 4 or len(depths) != 4:
-            raise ValueError(f"dims and depths have one entry a stage, four: {dims}, {depths}")
+            raise ValueError(f"dims and depths have four entries, one a stage: {dims}, {depths}")
         if ssm_conv % 2 == 0:
             raise ValueError(f"ssm_conv: {ssm_conv} is even, a size-preserving kernel is odd")
         state_space = {
