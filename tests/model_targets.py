@@ -30,6 +30,10 @@ TARGETS = [
     # The published network runs at 1024 px alone; its cost at 256 px depends on the padding.
     Target("CCNet", {"pretrained": False}, 59_615_433, 577, 61.236, tolerance=0.02),
     Target("TransRoadNet", {"pretrained": False}, 36_000_807, 289, 33.9927),
+    Target("AFDANet", {"pretrained": False}, 29_592_993, 289, 15.8485),
+    Target("CMTFNet", {"pretrained": False}, 30_069_369, 256, 17.5804),
+    Target("RSM_SS", {"drop_path_rate": 0.2}, 50_379_057, 393, 22.997),
+    Target("StripUnet", {"pretrained": False}, 57_995_005, 289, 25.7047),
 ]
 
 
