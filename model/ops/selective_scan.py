@@ -85,9 +85,11 @@ class _Plan(NamedTuple):
     def blocks(self) -> Iterator[slice]:
         return (slice(t, t + self.block) for t in range(0, self.length, self.block))
 
-    def workspace(self, count: int, state: Tensor) -> Tensor:
-        """Room for `count` tensors of a block's states, where `state` is a single one."""
-        return state.new_empty(count, min(CHUNK, self.length), self.chunks, *state.shape)
+    def workspace(self, count: int, states: Tensor) -> Tensor:
+        """Room for `count` tensors of the states of a block: (count, S, J, B, width, N, d)."""
+        B, _, N, d = states.shape[1:]
+        steps = min(CHUNK, self.length)
+        return states.new_empty(count, steps, self.chunks, B, self.width, N, d)
 
 
 class _Block:
@@ -101,11 +103,11 @@ class _Block:
     ) -> None:
         """`u` and `delta` (B, G, length, d), the latter after bias and softplus; A (G, d, N).
 
-        `work` (2 or 4, S, J, B, G, N, d) is overwritten: fresh memory for every block would cost
-        as much time as the arithmetic.
+        `work` (2 or 4, S, J, B, width, N, d) is overwritten: fresh memory for every block would
+        cost as much time as the arithmetic.
         """
         self.length, self.chunks = u.shape[2], work.shape[2]
-        self.work = work[:, : -(-self.length // self.chunks)]
+        self.work = work[:, : -(-self.length // self.chunks), :, :, : u.shape[1]]
         self.A = A.mT.contiguous()
         self.dt = self.fold(delta)
         self.x = self.fold(delta * u)
@@ -200,9 +202,9 @@ def _blocked_scan(
     """y, and the state before every block: (blocks, B, G, N, d)."""
     plan = _Plan.of(u, A)
     y, states = _empty_results(u, delta, A, B, C, D, delta_bias)
+    work = plan.workspace(2, states)
     for g in plan.groups():
         state = torch.zeros_like(states[0, :, g])
-        work = plan.workspace(2, state)
         for i, t in enumerate(plan.blocks()):
             states[i, :, g] = state
             dt = F.softplus(delta[:, g, t] + delta_bias[g, None])
@@ -239,9 +241,9 @@ def _blocked_scan_backward(
     du, ddelta, dA, dB, dC, dD, dbias = _empty_gradients(
         dy, states, u, delta, A, B, C, D, delta_bias
     )
+    work = plan.workspace(4, states)
     for g in plan.groups():
         carry, dA_g = torch.zeros_like(states[0, :, g]), 0
-        work = plan.workspace(4, carry)
         for i, t in reversed(list(enumerate(plan.blocks()))):
             raw = delta[:, g, t] + delta_bias[g, None]
             dt = F.softplus(raw)
