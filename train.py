@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.config import load_config
     from utils.engine import NonFiniteLoss, Stopped
     from utils.loading import load_splits
+    from utils.predict import NonFinitePrediction
     from utils.resume import begin, find_start
     from utils.tracking import Tracker
     from utils.training import build_training
@@ -88,13 +89,15 @@ def main(argv: list[str] | None = None) -> int:
         save_last(state, run)
         logger.info("stopped after a whole step; to continue: load=%s", run / "last.pth")
         return stop.exit_status
-    except NonFiniteLoss as error:
+    except (NonFiniteLoss, NonFinitePrediction) as error:
         logger.error("%s", error)
         return 1
     finally:
         if tracker:
             tracker.end()
         distributed.shut_down()
+    if tracker:
+        tracker.report(state.progress.best_epoch)
     return 0
 
 
@@ -128,8 +131,6 @@ def fit(
         progress.next_epoch()
         if config.save_checkpoint and (epoch % config.save_interval == 0 or epoch == config.epochs):
             save_last(training, run)
-    if tracker:
-        tracker.report(progress.best_epoch)
 
 
 def train_epoch(

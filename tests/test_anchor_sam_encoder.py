@@ -126,7 +126,7 @@ def test_a_truncated_file_is_refused(tmp_path, tiny_checkpoint):
     path = tmp_path / "half.pt"
     whole = tiny_checkpoint[0].read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="truncated.* damaged"):
+    with pytest.raises(ValueError, match=r"truncated.* damaged"):
         HieraEncoder("tiny").load_pretrained(str(path))
 
 

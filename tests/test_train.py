@@ -144,22 +144,22 @@ def test_a_run_killed_at_a_step_continues_bit_for_bit(workplace, monkeypatch, ki
     assert (whole / "metrics.jsonl").read_text() == (resumed / "metrics.jsonl").read_text()
 
 
-def test_a_finished_run_is_left_as_it_is_and_more_epochs_go_on(workplace, caplog):
+def test_a_finished_run_is_left_as_it_is_and_more_epochs_go_on(workplace, capsys):
     assert run_train() == 0
     last = Path("logs_weights/run/last.pth")
     before = weights(last)
     assert run_train("load=auto") == 0
-    assert "nothing left to train" in caplog.text
+    assert "nothing left to train" in capsys.readouterr().err
     assert all(torch.equal(before[k], v) for k, v in weights(last).items())
     assert run_train("load=auto", "epochs=4", "learning_rate=0.02") == 0
     assert load_checkpoint(last)["progress"]["epoch"] == 5
-    assert "learning_rate was 0.01, is now 0.02" in caplog.text
+    assert "learning_rate was 0.01, is now 0.02" in capsys.readouterr().err
 
 
-def test_plain_weights_start_a_new_run_with_a_fresh_optimiser(workplace, caplog):
+def test_plain_weights_start_a_new_run_with_a_fresh_optimiser(workplace, capsys):
     assert run_train("epochs=1") == 0
     assert run_train("epochs=1", "load=logs_weights/run/best_loss.pth") == 0
-    assert "with a fresh optimiser" in caplog.text
+    assert "with a fresh optimiser" in capsys.readouterr().err
     assert load_checkpoint("logs_weights/run-2/last.pth")["schedule"]["steps"] == 3
     torch.save(weights(Path("logs_weights/run/last.pth")), "plain.pth")
     assert run_train("epochs=1", "load=plain.pth") == 0
@@ -185,9 +185,10 @@ def test_wrong_weights_are_refused_with_status_2(workplace, capsys):
     assert sorted(p.name for p in Path("logs_weights").iterdir()) == ["run"]
 
 
-def test_a_non_finite_loss_stops_with_the_files_of_the_batch(workplace, caplog):
+def test_a_non_finite_loss_stops_with_the_files_of_the_batch(workplace, capsys):
     assert run_train("learning_rate=1e30", "warm_up_step=0", "max_norm=null") == 1
-    assert "train_" in caplog.text and "lower learning_rate" in caplog.text
+    message = capsys.readouterr().err
+    assert "train_" in message and "lower learning_rate" in message
 
 
 def test_accumulated_batches_give_the_gradient_of_the_joint_batch(workplace):
@@ -202,10 +203,10 @@ def test_accumulated_batches_give_the_gradient_of_the_joint_batch(workplace):
     assert steps == [3, 3]
 
 
-def test_a_broken_comet_does_not_stop_a_run(workplace, monkeypatch, caplog):
+def test_a_broken_comet_does_not_stop_a_run(workplace, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "comet_ml", None)
     assert run_train("epochs=1", "comet_ml.enable=true") == 0
-    assert "the run goes on without it" in caplog.text
+    assert "the run goes on without it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from utils.checkpoint import (
     read_torch_file,
     restore_random_state,
 )
-from utils.runs import LAST, new_run, newest_run
+from utils.runs import LAST, latest_folder, new_run
 from utils.schema import Config
 from utils.training import Progress, Training
 
@@ -49,8 +49,14 @@ class Start(NamedTuple):
     continues: bool = False
 
     def run_folder(self, config: Config) -> Path:
-        """The folder to write to: the continued run's own, or a new one."""
-        return self.source.parent if self.continues and self.source else new_run(config)
+        """The folder to write to: the continued run's own, or a new one.
+
+        With 'auto', a run that ended before its first checkpoint is started again in its place.
+        """
+        if self.continues and self.source:
+            return self.source.parent
+        unstarted = latest_folder(config) if config.load == "auto" else None
+        return unstarted or new_run(config)
 
 
 def find_start(config: Config) -> Start:
@@ -61,7 +67,7 @@ def find_start(config: Config) -> Start:
     if config.load is None:
         return Start()
     if config.load == "auto":
-        run = newest_run(config)
+        run = latest_folder(config)
         if run is None or not (run / LAST).is_file():
             logger.info("load: no run to continue, this one starts anew")
             return Start()

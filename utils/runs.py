@@ -41,12 +41,13 @@ def newest_run(config: Config | None = None) -> Path | None:
     if config is None:
         runs = [f for f in RUNS.glob("*") if best_checkpoint(f)]
         return max(runs, key=lambda f: (best_checkpoint(f).stat().st_mtime, f.name), default=None)
-    pattern = re.compile(re.escape(run_name(config)) + r"(?:-(\d+))?$")
-    numbered = {
-        int(match[1] or 1): folder
-        for folder in RUNS.glob(f"{glob_escape(run_name(config))}*")
-        if (match := pattern.match(folder.name)) and best_checkpoint(folder)
-    }
+    numbered = {n: f for n, f in _folders(config).items() if best_checkpoint(f)}
+    return numbered[max(numbered)] if numbered else None
+
+
+def latest_folder(config: Config) -> Path | None:
+    """The latest run of this config's name, whether it came to a checkpoint or not."""
+    numbered = _folders(config)
     return numbered[max(numbered)] if numbered else None
 
 
@@ -76,6 +77,15 @@ def find_checkpoint(named: str | None, config: Config | None) -> Path:
 def results_folder(checkpoint: Path) -> Path:
     """Where inference with this checkpoint writes: results/, by the name of its run."""
     return RESULTS / checkpoint.resolve().parent.name
+
+
+def _folders(config: Config) -> dict[int, Path]:
+    pattern = re.compile(re.escape(run_name(config)) + r"(?:-(\d+))?$")
+    return {
+        int(match[1] or 1): folder
+        for folder in RUNS.glob(f"{glob_escape(run_name(config))}*")
+        if (match := pattern.match(folder.name)) and folder.is_dir()
+    }
 
 
 def _numbered(config: Config, number: int) -> Path:

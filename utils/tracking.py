@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 #: Val is scored, and its samples are drawn, at this probability.
 THRESHOLD = 0.5
+#: Drawing the curves takes a second, which would show in runs of short epochs.
+CURVES_EVERY_S = 30
 #: What the closing table shows of an evaluation.
 SHOWN = ("f1", "iou", "iou_per_image", "precision", "recall", "loss")
 
@@ -39,6 +42,7 @@ class Tracker:
         with atomic_path(run / CONFIG_FILE) as path:
             path.write_text(dump_config(config), encoding="utf-8")
         self.comet = CometTracker(config, run.name)
+        self._curves_drawn = time.monotonic()
 
     def log(self, split: str, epoch: int, values: dict[str, float]) -> None:
         """Add a row: the mean losses and scores of a split after an epoch."""
@@ -52,7 +56,8 @@ class Tracker:
             path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
         with atomic_path(self.run / "training_metrics.xlsx") as path:
             self._workbook().save(path)
-        training_curves(self.rows, self.run / "curves.png")
+        if time.monotonic() - self._curves_drawn > CURVES_EVERY_S:
+            self._draw_curves()
 
     def write_samples(self, epoch: int, samples: list[Sample]) -> None:
         """Pictures of the first val images: what the network sees, should see and says."""
@@ -87,7 +92,14 @@ class Tracker:
         print(f"{self.run}/: {', '.join(files)}, samples/")
 
     def end(self) -> None:
+        """Leave everything up to date."""
+        if self.rows:
+            self._draw_curves()
         self.comet.end()
+
+    def _draw_curves(self) -> None:
+        training_curves(self.rows, self.run / "curves.png")
+        self._curves_drawn = time.monotonic()
 
     def _workbook(self) -> Workbook:
         book = Workbook()
