@@ -45,9 +45,9 @@ def network(name):
 
 
 @pytest.fixture(scope="class")
-def outline(name):
-    """The network without numbers, for shapes."""
-    return without_numbers(name, contract_args(name))
+def outline(name, network):
+    """What shapes are checked on: the network without numbers, or a small one as it is."""
+    return network if count(network) < 5e6 else without_numbers(name, contract_args(name))
 
 
 @pytest.fixture(scope="class")
@@ -92,7 +92,9 @@ class TestContract:
     @pytest.mark.parametrize("training", [False, True])
     @pytest.mark.parametrize("size", [(256, 256), (256, 320), (250, 300), (1, 1)])
     def test_any_size(self, outline, size, training):
-        logits = outline.train(training)(torch.empty(2, 3, *size, device="meta"))
+        device = next(outline.parameters()).device
+        with torch.no_grad():
+            logits = outline.train(training)(torch.zeros(2, 3, *size, device=device))
         assert logits.shape == (2, 1, *size)
 
     def test_groups_hold_each_trainable_parameter_once(self, network):
