@@ -159,6 +159,17 @@ def test_shipped_configs_are_valid_and_survive_their_own_dump(path, tmp_path):
     assert yaml.safe_load(path.read_text())["model_classname"] in model.list_models()
 
 
+def test_a_count_of_zero_is_a_mistake():
+    with pytest.raises(ConfigError, match=r"model_args\.n_classes: .* greater than 0, got 0"):
+        load_config(
+            ROOT / "config" / "UNet.yaml",
+            ["model_args.n_classes=0"],
+            model_names=model.list_models(),
+            model_class=model.model_class,
+            warn=pytest.fail,
+        )
+
+
 def test_help_imports_no_torch():
     code = (
         "import sys, runpy\n"
