@@ -253,6 +253,17 @@ def test_georeferenced_sides_meet_in_one_metric_crs(tmp_path):
     assert read_report(tmp_path)["overall"]["apls"] > 0.9
 
 
+def test_truth_without_a_line_leaves_the_place_to_the_prediction(tmp_path):
+    (tmp_path / "t.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    write_tif(tmp_path / "m.tif", cross_mask())
+    given = ["--output", str(tmp_path / "out")]
+    assert run(tmp_path, *given, pred="m.tif", gt="t.geojson") == 0
+    report = read_report(tmp_path)
+    assert report["images"][0]["apls_truth_empty"] == 1
+    assert report["overall"]["apls"] == 0
+    assert report["parameters"]["pixel_size_m"] == [1.0]
+
+
 def test_mixed_crs_is_told_of(tmp_path, capsys):
     write_tif(tmp_path / "m.tif", cross_mask())
     write_graph(CROSS, tmp_path / "g.json")
@@ -283,8 +294,10 @@ def test_nodata_of_the_truth_is_left_out(tmp_path):
 
 
 def test_figures_show_each_pair(folders):
+    (folders / "pred" / "a.png").unlink()
+    (folders / "gt" / "a_mask.png").unlink()
     assert run(folders, "--metrics", "apls", "--figures", str(folders / "fig")) == 0
-    for name in "abc":
+    for name in "bc":
         with Image.open(folders / "fig" / f"{name}.png") as figure:
             assert figure.size == (1890, 720)
             assert len(np.unique(np.asarray(figure.convert("L")))) > 10

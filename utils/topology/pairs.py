@@ -93,7 +93,7 @@ class GivenPair:
                 f"mixed CRS: the prediction has {prediction.crs or 'none'}, "
                 f"the truth {truth.crs or 'none'}"
             )
-        pair = cls(prediction, truth, pixel_size_m, _metric_crs(truth))
+        pair = cls(prediction, truth, pixel_size_m, _common_crs(prediction, truth))
         raster = next((s for s in (truth, prediction) if isinstance(s, Raster)), None)
         if raster is not None:
             grid = raster.grid(pixel_size_m, pair.target_crs)
@@ -164,10 +164,14 @@ def _same_ground(prediction: Raster, truth: Raster) -> tuple[Raster, Raster]:
     return prediction, truth
 
 
-def _metric_crs(given: Given) -> str | None:
-    if isinstance(given, CentreLines):
-        return given.metric_crs()
-    return given.grid(1.0).target_crs if isinstance(given, Raster) else given.crs
+def _common_crs(prediction: Given, truth: Given) -> str | None:
+    """The truth's metric CRS; the prediction's when the truth has no line to lie anywhere."""
+    for given in (truth, prediction):
+        if isinstance(given, Raster):
+            return given.grid(1.0).target_crs
+        if isinstance(given, RoadGraph) or len(given.lines):
+            return given.crs if isinstance(given, RoadGraph) else given.metric_crs()
+    return truth.crs
 
 
 def _road(raster: Raster, threshold: float) -> np.ndarray:
