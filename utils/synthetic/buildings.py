@@ -73,7 +73,7 @@ class Builder:
         return self.result
 
     def _line_with_lots(self, road: Road) -> None:
-        rate = {"urban": 0.5, "mixed": 0.25, "suburban": 0.15, "rural": 0.05}[self.style.kind]
+        rate = {"urban": 0.65, "mixed": 0.4, "suburban": 0.3, "rural": 0.12}[self.style.kind]
         for place, along, outwards in self._frontage(road, 70):
             if self.rng.random() > rate * (1.6 if road.main else 1.0):
                 continue

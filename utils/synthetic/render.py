@@ -49,7 +49,7 @@ class Paving:
         for lot in settlement.lots:
             self._lot(lot)
         for road in ordered:
-            tone = np.array(SURFACES[road.surface]) + self.rng.normal(0, 17)
+            tone = np.array(SURFACES[road.surface]) + self.rng.normal(0, 16)
             self.canvas.line(road.points, road.width_m, tuple(tone))
         for road in ordered:
             self._markings(road)

@@ -70,7 +70,7 @@ def paint_ground(rng: np.random.Generator, land: Land, style: SceneStyle) -> np.
     ground = _fields(rng, land, style)
     yards = _blend(_plain(palette.grass, side), palette.soil, 0.18 + 0.22 * patches)
     if style.kind == "urban":
-        yards = _blend(yards, (138, 135, 130), 0.45 + 0.35 * fractal_noise(rng, side, 24, 3))
+        yards = _blend(yards, (138, 135, 130), 0.34 + 0.35 * fractal_noise(rng, side, 24, 3))
     settled = cv2.GaussianBlur(land.settled.astype(np.float32), (0, 0), 6)
     ground = _blend(ground, yards, settled)
     ground = _blend(ground, palette.floor, cv2.GaussianBlur(land.wood, (0, 0), 3) * 0.9)

@@ -118,7 +118,7 @@ def _kept(rng: np.random.Generator, points: np.ndarray, odds: np.ndarray) -> np.
 
 def _woods(rng: np.random.Generator, land: Land) -> np.ndarray:
     points = _jittered_grid(rng, land.water.shape[0], 5.0)
-    return _kept(rng, points, land.wood * 0.95)
+    return _kept(rng, points, land.wood * 0.8)
 
 
 def _scattered(rng: np.random.Generator, land: Land, style: SceneStyle, side: int) -> np.ndarray:
