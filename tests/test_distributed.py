@@ -17,8 +17,10 @@ from utils.sync_batchnorm import RankBatchNorm
 
 SETTINGS = (
     "dataset_name=tiny",
-    "image_size=32",
+    "image_size=64",
     "epochs=2",
+    "scheduler.CosineAnnealingLR_params.T_max=2",
+    "learning_rate=1e-4",  # Adam turns rounding noise into steps of the rate: keep them small
     "num_workers=0",
     "warm_up_step=2",
     "run_name=run",
@@ -51,14 +53,14 @@ def test_two_ranks_train_as_one_with_the_joint_batch_and_resume(tmp_path, tiny_r
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):
         folder.mkdir()
-    launch(one, 1, f"root_dir={tiny_roads}", "batch_size=2")
-    text = launch(two, 2, f"root_dir={tiny_roads}", "batch_size=1", "epochs=1")
+    launch(one, 1, f"root_dir={tiny_roads}", "batch_size=4")
+    text = launch(two, 2, f"root_dir={tiny_roads}", "batch_size=2", "epochs=1")
     assert text.count("best epoch") == 1  # rank 0 alone reports
-    launch(two, 2, f"root_dir={tiny_roads}", "batch_size=1", "load=auto")
+    launch(two, 2, f"root_dir={tiny_roads}", "batch_size=2", "load=auto")
     single, joint = rows(one), rows(two)
     assert [(r["epoch"], r["split"]) for r in single] == [(r["epoch"], r["split"]) for r in joint]
-    assert single[0]["loss"] == pytest.approx(joint[0]["loss"], rel=1e-4)
-    assert single[1]["iou_per_image"] == pytest.approx(joint[1]["iou_per_image"], abs=0.02)
+    for ours, theirs in zip(single, joint, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-3), (single, joint)
     last = [load_checkpoint(f / "logs_weights" / "run" / "last.pth") for f in (one, two)]
     assert len(last[1]["random"]) == 2
     assert [len(c["history"]) for c in last] == [4, 4]
@@ -67,18 +69,18 @@ def test_two_ranks_train_as_one_with_the_joint_batch_and_resume(tmp_path, tiny_r
 
 def test_rank_batchnorm_equals_torchs_on_one_rank():
     torch.manual_seed(0)
-    reference = nn.BatchNorm2d(5)
+    reference = nn.BatchNorm2d(5).double()
     nn.init.normal_(reference.weight)
-    x = torch.randn(3, 5, 7, 6, dtype=torch.float32).mul(3).add(50).requires_grad_()
-    ours = RankBatchNorm.from_batchnorm(nn.BatchNorm2d(5))
+    x = torch.randn(3, 5, 7, 6).double().mul(3).add(50).requires_grad_()
+    ours = RankBatchNorm.from_batchnorm(nn.BatchNorm2d(5).double())
     ours.load_state_dict(reference.state_dict())
     grads = []
     for layer in (reference, ours):
         y = layer(x)
         grads.append((y, *torch.autograd.grad(y.square().mean() + y[0].sum(), [x, layer.weight])))
     for theirs, own in zip(*grads, strict=True):
-        assert torch.allclose(theirs, own, atol=1e-5)
+        assert torch.allclose(theirs, own, atol=1e-9)
     for name, value in reference.state_dict().items():
-        assert torch.allclose(value.float(), ours.state_dict()[name].float(), atol=1e-5), name
+        assert torch.allclose(value.float(), ours.state_dict()[name].float()), name
     reference.eval(), ours.eval()
-    assert torch.equal(reference(x), ours(x))
+    assert torch.allclose(reference(x), ours(x))

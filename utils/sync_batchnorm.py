@@ -6,6 +6,7 @@ on several CPU ranks equals one on a single rank with the joint batch.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -26,7 +27,7 @@ def synchronise_batchnorm(model: nn.Module, device_type: str) -> nn.Module:
 
 
 class RankBatchNorm(_BatchNorm):
-    """BatchNorm whose training statistics are summed over ranks in float32."""
+    """BatchNorm whose training statistics are summed over ranks, in float32 at least."""
 
     @classmethod
     def from_batchnorm(cls, layer: _BatchNorm) -> RankBatchNorm:
@@ -53,7 +54,7 @@ class RankBatchNorm(_BatchNorm):
             return super().forward(x)
         dims = [0, *range(2, x.ndim)]
         shape = [1, -1] + [1] * (x.ndim - 2)
-        values = x.float()
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
         count = sum_over_ranks(values.new_tensor([values.numel() / values.shape[1]]))
         mean = sum_over_ranks(values.sum(dims)) / count
         # The second pass over deviations keeps the precision that E[x^2] - E[x]^2 loses.
