@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from model.base import RoadModel
+
+logger = logging.getLogger(__name__)
 
 MODELS = {
     "AnchorSAM": "model.anchor_sam.net",
@@ -48,10 +52,20 @@ def model_class(model_classname: str) -> type[RoadModel]:
 def build_model(
     model_classname: str, model_args: dict[str, Any], *, load_pretrained: bool = True
 ) -> RoadModel:
-    """The model of a config. With `load_pretrained=False` its weight files are not touched:
-    for a checkpoint that brings every weight itself."""
+    """The model of a config; a start from random weights, where there are better, is said.
+
+    With `load_pretrained=False` no weight file is touched: for a checkpoint that brings every
+    weight itself.
+    """
     cls = model_class(model_classname)
-    if not load_pretrained:
-        accepted = cls.__init__.__annotations__
-        model_args = model_args | {k: v for k, v in PRETRAINED_ARGS.items() if k in accepted}
+    parameters = inspect.signature(cls).parameters
+    for name, nothing in PRETRAINED_ARGS.items():
+        if name not in parameters:
+            continue
+        if not load_pretrained:
+            model_args = model_args | {name: nothing}
+        elif model_args.get(name, parameters[name].default) == nothing:
+            logger.warning(
+                "%s: %s is %s, the encoder starts at random", cls.__name__, name, nothing
+            )
     return cls(**model_args)

@@ -197,11 +197,14 @@ def test_bfloat16_autocast_stays_close(image):
     torch.testing.assert_close(logits, expected, rtol=0, atol=0.25 * scale)
 
 
-def test_a_random_start_is_said_once(caplog):
+def test_a_random_start_is_said_once_and_not_where_a_checkpoint_follows(caplog):
+    args = {"model_size": "nano"}
     with caplog.at_level(logging.WARNING):
-        nano()
+        build_model("AnchorSAM", args, load_pretrained=False)
+        assert not caplog.records
+        build_model("AnchorSAM", args)
     assert [r.levelname for r in caplog.records] == ["WARNING"]
-    assert "random" in caplog.text
+    assert "pretrained_weights_path is None, the encoder starts at random" in caplog.text
 
 
 def test_published_names_build_it():

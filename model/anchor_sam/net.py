@@ -76,9 +76,7 @@ class AnchorSAM(RoadModel):
         self.adapter = nn.ModuleList(AnchorMining(width, *strip) for strip in STRIPS)
         self.context_fusion = ContextFusion(channels, attention_width=width)
         self.decoder = Decoder(channels, width, n_classes)
-        if pretrained_weights_path is None:
-            log.warning("AnchorSAM: no pretrained_weights_path, the encoder starts at random")
-        else:
+        if pretrained_weights_path is not None:
             self.encoder.load_pretrained(pretrained_weights_path)
 
     def forward_padded(self, image: Tensor) -> Tensor:
