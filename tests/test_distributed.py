@@ -19,6 +19,7 @@ SETTINGS = (
     "dataset_name=tiny",
     "image_size=64",
     "epochs=2",
+    "crops_per_image=2",
     "evaluate_epoch=1",
     "evaluate_interval=1",
     "scheduler.CosineAnnealingLR_params.T_max=2",
