@@ -36,14 +36,9 @@ def list_models() -> list[str]:
     return [*MODELS, *ALIASES]
 
 
-def canonical_name(model_classname: str) -> str:
-    """The class name behind an alias; names that are none come back as they are."""
-    return ALIASES.get(model_classname, model_classname)
-
-
 def model_class(model_classname: str) -> type[RoadModel]:
     """The class of this name. Raises ValueError for a name outside `list_models()`."""
-    name = canonical_name(model_classname)
+    name = ALIASES.get(model_classname, model_classname)
     if name not in MODELS:
         raise ValueError(f"unknown model {model_classname!r}, one of: {', '.join(list_models())}")
     return getattr(importlib.import_module(MODELS[name]), name)

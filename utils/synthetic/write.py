@@ -167,9 +167,8 @@ def _in_processes(task: partial, indices: list[int], workers: int) -> Iterator[N
         try:
             for future in as_completed(futures):
                 yield future.result()
-        except BaseException:
+        finally:  # after a failure or Ctrl-C, the scenes not yet begun are left out
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _start_worker() -> None:
