@@ -180,14 +180,14 @@ def score(predictor: Predictor, folder: Path, *, images: WholeImages, split: str
         item = images[index]
         target = item["target"].numpy()
         probability = predictor.probability(item["name"], item["image"])
-        own[index] = image_result(item["name"], probability, predictor.threshold, target)
+        own[index] = image_result(item["name"], probability, predictor.scoring, target)
         write_maps(folder, own[index], probability, target, settings)
     results = gather_in_order(own)
     if predictor.ranks.is_main:
         conditions = predictor.conditions(split)
         write_scores(folder, conditions, results)
         print(conditions)
-        print(score_table(results))
+        print(score_table(results, predictor.config.metrics))
         print(f"{folder}/: metrics.json, metrics.xlsx")
         if settings.save_outputs:
             draw_overview(images, results, folder / "overview.png")
@@ -211,30 +211,33 @@ def draw_overview(images: WholeImages, results: Sequence[ImageResult], path: Pat
 
 
 def sweep(predictor: Predictor, folder: Path, *, images: WholeImages, split: str) -> int:
-    """Score many thresholds in one pass; the best for F1 goes into the checkpoint."""
+    """Score many thresholds in one pass; the best one goes into the checkpoint.
+
+    Best by `best_metric` where the sweep has it, else by F1.
+    """
     from utils.checkpoint import load_checkpoint, save_checkpoint
     from utils.distributed import gather_in_order
-    from utils.metrics import ThresholdCounts
-    from utils.reports import sweep_over
+    from utils.sweep import sweep_image, sweep_over
 
     own = {}
     for index in predictor.share(len(images), f"{split}, sweep"):
         item = images[index]
-        own[index] = ThresholdCounts()
         probability = predictor.probability(item["name"], item["image"])
-        own[index].update(probability, item["target"].numpy())
-    counts = gather_in_order(own)
+        own[index] = sweep_image(probability, item["target"].numpy(), predictor.scoring)
+    swept = gather_in_order(own)
     if predictor.ranks.is_main:
-        found = sweep_over(counts)
+        found = sweep_over(swept)
         conditions = predictor.conditions(split, sweep=True)
         found.write(folder, conditions)
-        threshold = found.best("f1")["threshold"]
+        metric = predictor.config.best_metric
+        metric = metric if metric in found.metrics else "f1"
+        threshold = found.best(metric)["threshold"]
         checkpoint = load_checkpoint(predictor.checkpoint) | {"threshold": threshold}
         with user_mistakes():  # the folder may be another user's
             save_checkpoint(predictor.checkpoint, checkpoint)
         print(conditions)
         print(found.table())
-        print(f"threshold {threshold:g} is kept in {predictor.checkpoint}")
+        print(f"threshold {threshold:g}, the best for {metric}, is kept in {predictor.checkpoint}")
         print(f"{folder}/sweep.json")
     return 0
 
@@ -259,7 +262,7 @@ def map_files(predictor: Predictor, folder: Path, *, files: Sequence[tuple[str, 
             continue
         image = torch.from_numpy(pixels).permute(2, 0, 1)  # HWC -> CHW
         probability = predictor.probability(name, image)
-        own[index] = image_result(name, probability, predictor.threshold, None)
+        own[index] = image_result(name, probability, predictor.scoring, None)
         write_maps(folder, own[index], probability, None, settings)
     gathered = gather_in_order(own)
     results = [result for result in gathered if result is not None]

@@ -162,7 +162,9 @@ def train_epoch(
 def evaluate_epoch(training: Training, val: WholeImages, stop: StopRequest) -> tuple[dict, list]:
     """Scores and sample predictions on val, with the averaged weights where they are kept."""
     from utils.engine import evaluate
+    from utils.image_scores import Scoring
     from utils.progress import progress
+    from utils.tracking import VAL_THRESHOLD
 
     config = training.config
     averaged = training.ema.applied_to(training.model) if training.ema else nullcontext()
@@ -171,6 +173,7 @@ def evaluate_epoch(training: Training, val: WholeImages, stop: StopRequest) -> t
             training.model,
             val,
             training.local_loss,
+            Scoring(VAL_THRESHOLD, [*config.metrics, config.best_metric], config.pixel_size),
             tile=config.image_size,
             overlap=config.tile_overlap,
             batch_size=config.inference.batch_size or config.batch_size,
@@ -190,17 +193,24 @@ def is_evaluated(config: Config, epoch: int) -> bool:
 def keep_best(training: Training, scores: dict[str, float], run: Path) -> None:
     """Let the plateau rule see the scores, and write the checkpoints that they make the best."""
     from utils.checkpoint import save_checkpoint
+    from utils.metric_names import main_value
+    from utils.runs import BEST_F1, BEST_LOSS, best_of
     from utils.training import weights_checkpoint
 
-    progress = training.progress
+    progress, metric = training.progress, training.config.best_metric
     training.schedule.evaluated(scores["f1"], scores["loss"])
-    better = []
+    better = set()
     if scores["f1"] > progress.best_f1:
-        progress.best_f1, progress.best_epoch = scores["f1"], progress.epoch
-        better.append("best_f1score.pth")
+        progress.best_f1 = scores["f1"]
+        better.add(BEST_F1)
     if scores["loss"] < progress.best_loss:
         progress.best_loss = scores["loss"]
-        better.append("best_loss.pth")
+        better.add(BEST_LOSS)
+    key, more_is_better = main_value(metric)
+    score = scores[key] if more_is_better else -scores[key]
+    if score > progress.best_score:
+        progress.best_score, progress.best_epoch = score, progress.epoch
+        better.add(best_of(metric))
     if training.config.save_best_model and training.ranks.is_main:
         for name in better:
             save_checkpoint(run / name, weights_checkpoint(training, scores))

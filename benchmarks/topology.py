@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.topology.apls import apls, control_points
 from utils.topology.from_mask import mask_to_graph
 from utils.topology.graph import RoadGraph, straight_graph
-from utils.topology.registry import TOPOLOGY_METRICS
+from utils.topology.registry import METRIC_FUNCTIONS
 from utils.topology.topo import topo
 
 SIDE_PX = 1500
@@ -81,7 +81,7 @@ def mask_table() -> PrettyTable:
     table.align = "r"
     mask = probability >= 0.5
     table.add_row(["mask_to_graph", f"{seconds(lambda: mask_to_graph(mask), 3):.2f}"])
-    for name, metric in TOPOLOGY_METRICS.items():
+    for name, metric in METRIC_FUNCTIONS.items():
         spent = seconds(lambda metric=metric: metric(probability, target, 1.0, 0.5), 1)
         table.add_row([name, f"{spent:.2f}"])
     return table

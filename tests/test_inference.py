@@ -150,6 +150,7 @@ def test_every_report_names_its_conditions(workplace):
         "checkpoint": str(RUN / "best_f1score.pth"),
         "epoch": 7,
         "pixel_size": None,
+        "parameters": {},
     }
     book = openpyxl.load_workbook("results/run/metrics.xlsx")
     assert book.sheetnames == ["images", "overall", "conditions"]

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from skimage.measure import euler_number
 from skimage.morphology import skeletonize
 
+from utils.metric_names import main_value
 from utils.topology.betti import betti_errors, betti_numbers
 from utils.topology.buffer import buffer_counts
 from utils.topology.cldice import cldice
 from utils.topology.registry import (
-    MAIN_VALUE,
-    TOPOLOGY_METRICS,
+    METRIC_FUNCTIONS,
     buffer_values,
     summarise,
 )
@@ -168,51 +168,51 @@ def road(size=80, row=40):
     return mask
 
 
-@pytest.mark.parametrize("name", TOPOLOGY_METRICS)
+@pytest.mark.parametrize("name", METRIC_FUNCTIONS)
 @pytest.mark.parametrize("prediction", ["probability", "mask"])
 def test_registry_scores_the_truth_as_perfect(name, prediction):
     target = road()
     given_ = target * np.float32(0.7) if prediction == "probability" else target.astype(bool)
-    values = TOPOLOGY_METRICS[name](given_, target, 1.0, 0.5)
-    key, more_is_better = MAIN_VALUE[name]
+    values = METRIC_FUNCTIONS[name](given_, target, 1.0, 0.5)
+    key, more_is_better = main_value(name)
     assert values[key] == (1 if more_is_better else 0)
     assert all(type(value) is float and math.isfinite(value) for value in values.values())
 
 
-@pytest.mark.parametrize("name", TOPOLOGY_METRICS)
+@pytest.mark.parametrize("name", METRIC_FUNCTIONS)
 def test_pixels_without_data_are_left_out(name):
     target, prediction = road(), road()
     prediction[:40, 37:44] = 1  # a false road, from the edge down to the true one
     prediction[5:12, 55:75] = 1
-    key, more_is_better = MAIN_VALUE[name]
-    metric = TOPOLOGY_METRICS[name]
+    key, more_is_better = main_value(name)
+    metric = METRIC_FUNCTIONS[name]
     assert metric(prediction, target, 1.0, 0.5)[key] != (1 if more_is_better else 0)
     target[:37] = 255
     assert metric(prediction, target, 1.0, 0.5)[key] == (1 if more_is_better else 0)
 
 
-@pytest.mark.parametrize("name", TOPOLOGY_METRICS)
+@pytest.mark.parametrize("name", METRIC_FUNCTIONS)
 @pytest.mark.parametrize("empty", ["prediction", "target", "both"])
 def test_empty_masks_have_a_defined_value(name, empty):
     nothing = np.zeros_like(road())
     prediction = nothing if empty != "target" else road()
     target = nothing if empty != "prediction" else road()
-    key, more_is_better = MAIN_VALUE[name]
-    value = TOPOLOGY_METRICS[name](prediction, target, 1.0, 0.5)[key]
+    key, more_is_better = main_value(name)
+    value = METRIC_FUNCTIONS[name](prediction, target, 1.0, 0.5)[key]
     perfect = empty == "both" and name != "apls"
     assert value == (float(perfect) if more_is_better else float(not perfect))
 
 
 def test_different_sizes_are_refused():
     with pytest.raises(ValueError, match="one size"):
-        TOPOLOGY_METRICS["cldice"](road(80), road(64), 1.0, 0.5)
+        METRIC_FUNCTIONS["cldice"](road(80), road(64), 1.0, 0.5)
 
 
 def test_summary_pools_counts_and_leaves_out_images_without_roads():
     nothing = np.zeros_like(road())
     pairs = [(road(), road()), (road(row=60), road()), (nothing, nothing)]
     rows = [
-        TOPOLOGY_METRICS["apls"](*pair, 1.0, 0.5) | TOPOLOGY_METRICS["relaxed"](*pair, 1.0, 0.5)
+        METRIC_FUNCTIONS["apls"](*pair, 1.0, 0.5) | METRIC_FUNCTIONS["relaxed"](*pair, 1.0, 0.5)
         for pair in pairs
     ]
     overall = summarise(rows)

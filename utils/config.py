@@ -290,6 +290,10 @@ def _without_effect(config: Config) -> list[str]:
             else f"T_max {cosine.T_max} exceeds epochs {config.epochs}: the rate does not "
             "reach its minimum"
         )
+    in_metres = {"apls", "topo", "buffer"} & {*config.metrics, config.best_metric}
+    if in_metres and config.pixel_size is None:
+        names = ", ".join(sorted(in_metres))
+        lines.append(f"pixel_size is null: a pixel counts as a metre in {names}")
     if not config.save_checkpoint:
         lines.append("save_checkpoint is false: the run cannot be resumed")
     return lines

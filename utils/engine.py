@@ -14,9 +14,9 @@ from torch.amp import autocast
 from torch.utils.data import Dataset
 
 from model.base import RoadModel, normalise
-from utils.distributed import Ranks, all_gather_objects, any_rank
+from utils.distributed import Ranks, all_gather_objects, any_rank, gather_in_order
+from utils.image_scores import Scoring, score_image, score_split
 from utils.losses import RoadLoss
-from utils.metrics import PixelCounts, iou_per_image
 from utils.predict import predict
 from utils.training import Training
 
@@ -109,13 +109,13 @@ def evaluate(
     model: RoadModel,
     images: Dataset,
     loss: RoadLoss,
+    scoring: Scoring,
     *,
     tile: int,
     overlap: float,
     batch_size: int,
     ranks: Ranks,
     amp_dtype: torch.dtype | None = None,
-    threshold: float = 0.5,
     num_samples: int = 4,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     stop_asked: Callable[[], bool] = lambda: False,
@@ -125,7 +125,7 @@ def evaluate(
     Images are shared out over the ranks and the integer counts summed. The loss is the mean over
     images of the loss of the image's blended probabilities. Raises Stopped as training does.
     """
-    counts, losses, samples = [], [], []
+    scores, losses, samples = {}, {}, []
     for first in progress(range(0, len(images), ranks.world)):
         index = first + ranks.rank
         if index < len(images):
@@ -140,29 +140,22 @@ def evaluate(
                 amp_dtype=amp_dtype,
             )
             target = item["target"].numpy()
-            counts.append(PixelCounts.from_masks(probability >= threshold, target))
-            losses.append(_loss_of(loss, probability, item["target"]))
+            scores[index] = score_image(probability, target, scoring)
+            losses[index] = _loss_of(loss, probability, item["target"])
             if index < num_samples:
                 image = item["image"].permute(1, 2, 0).numpy()  # CHW -> HWC
                 samples.append(Sample(item["name"], image, target, probability))
         if any_rank(stop_asked(), ranks.device):
             raise Stopped
-    return _gather_scores(counts, losses), _gather_samples(samples)
+    losses = gather_in_order(losses)
+    mean_loss = {"loss": math.fsum(losses) / len(losses)}
+    return mean_loss | score_split(gather_in_order(scores)), _gather_samples(samples)
 
 
 def _loss_of(loss: RoadLoss, probability: np.ndarray, target: Tensor) -> float:
     logits = torch.logit(torch.from_numpy(probability), eps=1e-6)
     total, _ = loss(logits[None, None], target[None])
     return float(total)
-
-
-def _gather_scores(counts: list[PixelCounts], losses: list[float]) -> dict[str, float]:
-    gathered = all_gather_objects((counts, losses))
-    counts = [own for part, _ in gathered for own in part]
-    losses = [value for _, part in gathered for value in part]
-    # math.fsum is exact, so that the mean does not depend on how images fell to ranks
-    means = {"loss": math.fsum(losses) / len(losses), "iou_per_image": iou_per_image(counts)}
-    return means | sum(counts, PixelCounts()).metrics()
 
 
 def _gather_samples(samples: list[Sample]) -> list[Sample]:

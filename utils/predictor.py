@@ -13,6 +13,7 @@ from torch import Tensor
 
 from model.base import RoadModel
 from utils.distributed import Ranks
+from utils.image_scores import Scoring
 from utils.predict import NonFinitePrediction, predict
 from utils.progress import progress
 from utils.reports import Conditions
@@ -68,8 +69,21 @@ class Predictor:
             arithmetic=str(self._amp_dtype or torch.float32).removeprefix("torch."),
             checkpoint=str(self.checkpoint),
             epoch=self.epoch,
-            pixel_size=None,
+            pixel_size=self.config.pixel_size,
+            parameters=self._parameters(),
         )
+
+    @property
+    def scoring(self) -> Scoring:
+        """How its predictions of labelled images are scored."""
+        return Scoring(self.threshold, self.config.metrics, self.config.pixel_size)
+
+    def _parameters(self) -> dict[str, Any]:
+        if not self.scoring.topology:
+            return {}
+        from utils.topology.parameters import topology_parameters
+
+        return topology_parameters(self.scoring.topology)
 
     @property
     def _views(self) -> list[str]:

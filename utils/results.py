@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from utils.files import atomic_path
+from utils.image_scores import ImageScores, Scoring, score_image
 from utils.metrics import PixelCounts
 from utils.plots import error_map
 from utils.schema import Inference
@@ -20,7 +21,7 @@ class ImageResult(NamedTuple):
 
     name: str
     road_share: float  # of the image's pixels
-    counts: PixelCounts  # all zero for an image without a label
+    scores: ImageScores
     mask_png: bytes
 
     @property
@@ -30,12 +31,12 @@ class ImageResult(NamedTuple):
 
 
 def image_result(
-    name: str, probability: np.ndarray, threshold: float, target: np.ndarray | None
+    name: str, probability: np.ndarray, scoring: Scoring, target: np.ndarray | None
 ) -> ImageResult:
     """What a probability map (H, W) makes of an image; `target` holds 0, 1 and 255 (no data)."""
-    mask = probability >= np.float32(threshold)
-    counts = PixelCounts() if target is None else PixelCounts.from_masks(mask, target)
-    return ImageResult(name, float(mask.mean()), counts, _png(mask.astype(np.uint8) * 255))
+    mask = probability >= np.float32(scoring.threshold)
+    scores = ImageScores() if target is None else score_image(probability, target, scoring)
+    return ImageResult(name, float(mask.mean()), scores, _png(mask.astype(np.uint8) * 255))
 
 
 def map_folders(settings: Inference, labelled: bool = True) -> list[str]:
@@ -76,8 +77,8 @@ def worst_median_best(results: Sequence[ImageResult]) -> list[tuple[str, int]]:
 
     Images without data are passed over; no image stands twice.
     """
-    scored = [at for at, result in enumerate(results) if result.counts != PixelCounts()]
-    scored.sort(key=lambda at: (results[at].counts.metrics()["iou"], results[at].name))
+    scored = [at for at, result in enumerate(results) if result.scores.counts != PixelCounts()]
+    scored.sort(key=lambda at: (results[at].scores.values()["iou"], results[at].name))
     if len(scored) < 2:
         return [("only image", at) for at in scored]
     roles = {scored[len(scored) // 2]: "median", scored[0]: "worst", scored[-1]: "best"}

@@ -37,6 +37,7 @@ _FREE_ON_RESUME = {
     "save_best_model",
     "evaluate_epoch",
     "evaluate_interval",
+    "metrics",
     "reset_scheduler_on_load",
 }
 

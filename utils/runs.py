@@ -6,6 +6,7 @@ import re
 from glob import escape as glob_escape
 from pathlib import Path
 
+from utils.metric_names import METRICS
 from utils.schema import Config
 
 RUNS = Path("logs_weights")
@@ -51,9 +52,18 @@ def latest_folder(config: Config) -> Path | None:
     return numbered[max(numbered)] if numbered else None
 
 
+def best_of(metric: str) -> str:
+    """The name of the checkpoint that is best on val by this metric."""
+    return BEST_F1 if metric == "f1" else f"best_{metric}.pth"
+
+
 def best_checkpoint(run: Path) -> Path | None:
-    """The checkpoint that inference takes by default: best val F1, else the last one."""
-    return next((run / name for name in (BEST_F1, LAST) if (run / name).is_file()), None)
+    """The checkpoint that inference takes by default: the best on val, else the last one.
+
+    By the run's own `best_metric` where that is not F1: such a run has a checkpoint of that name.
+    """
+    names = [best_of(metric) for metric in METRICS if metric != "f1"]
+    return next((run / n for n in (*names, BEST_F1, LAST) if (run / n).is_file()), None)
 
 
 def find_checkpoint(named: str | None, config: Config | None) -> Path:

@@ -9,8 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
+from utils.metric_names import METRICS, PIXEL_METRICS
+
 LossName = Literal["bce", "dice", "focal", "tversky", "lovasz", "soft_cldice", "skeleton_recall"]
 TTAOp = Literal["identity", "hflip", "vflip", "rot90", "rot180", "rot270", "transpose"]
+MetricName = Literal[METRICS]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 #: image_size, and every tile, is a multiple of this: the largest stride of the models.
@@ -135,6 +138,9 @@ class Config(Section):
     save_checkpoint: bool = True  # last.pth, from which a run resumes
     save_interval: int = Field(1, ge=1)  # epochs between writes of last.pth
     save_every_steps: int | None = Field(1000, ge=1)  # and within long epochs
+    metrics: list[MetricName] = [*PIXEL_METRICS]  # on val and test; topology only where named
+    best_metric: MetricName = "f1"  # another than f1 adds best_METRIC.pth, which inference prefers
+    pixel_size: Annotated[float, Field(gt=0)] | None = None  # metres; null: a pixel counts as one
     save_best_model: bool = True  # best_f1score.pth and best_loss.pth, chosen on val
     load: str | None = None  # a last.pth resumes its run exactly; other weights start a new one
     reset_scheduler_on_load: bool = False

@@ -15,18 +15,18 @@ from utils.comet import CometTracker
 from utils.config import dump_config
 from utils.engine import Sample
 from utils.files import atomic_path
+from utils.metric_names import main_value
 from utils.plots import sample_sheet, training_curves
+from utils.reports import flat_items
 from utils.runs import CONFIG_FILE
 from utils.schema import Config
 
 logger = logging.getLogger(__name__)
 
 #: Val is scored, and its samples are drawn, at this probability.
-THRESHOLD = 0.5
+VAL_THRESHOLD = 0.5
 #: Drawing the curves takes a second, which would show in runs of short epochs.
 CURVES_EVERY_S = 30
-#: What the closing table shows of an evaluation.
-SHOWN = ("f1", "iou", "iou_per_image", "precision", "recall", "loss")
 
 
 class Tracker:
@@ -66,7 +66,7 @@ class Tracker:
             [sample.target for sample in samples],
             [sample.probability for sample in samples],
             self.run / "samples" / f"{epoch:04d}.png",
-            THRESHOLD,
+            VAL_THRESHOLD,
             [sample.name for sample in samples],
         )
 
@@ -78,16 +78,21 @@ class Tracker:
         if "val" in rows:
             val = rows["val"]
             line += f"  val loss {val['loss']:.4f}  F1 {val['f1']:.4f}  IoU {val['iou']:.4f}"
+            if self.config.best_metric not in ("f1", "iou"):
+                key = main_value(self.config.best_metric).key
+                line += f"  {key} {val[key]:.4f}"
         logger.info("%s  lr %.2e  %.1f s, %s left", line, rows["train"]["lr"], seconds, _span(left))
 
     def report(self, best_epoch: int) -> None:
         """At the end: the scores of the best epoch, and where the files are."""
         best = [r for r in self.rows if r["split"] == "val" and r["epoch"] == best_epoch]
-        table = PrettyTable(["best epoch (val F1)", *SHOWN])
+        judge = self.config.best_metric
+        shown = [main_value(metric).key for metric in dict.fromkeys([*self.config.metrics, judge])]
+        table = PrettyTable([f"best epoch (val {judge})", *shown, "loss"])
         for row in best:
-            table.add_row([best_epoch, *(f"{row[name]:.4f}" for name in SHOWN)])
+            table.add_row([best_epoch, *(f"{row[name]:.4f}" for name in [*shown, "loss"])])
         files = sorted(path.name for path in self.run.iterdir() if path.is_file())
-        print(f"val, threshold {THRESHOLD}, tiles of {self.config.image_size} px")
+        print(f"val, threshold {VAL_THRESHOLD}, tiles of {self.config.image_size} px")
         print(table)
         print(f"{self.run}/: {', '.join(files)}, samples/")
 
@@ -112,21 +117,11 @@ class Tracker:
             for row in rows:
                 sheet.append([row.get(column) for column in columns])
         sheet = book.create_sheet("config")
-        for key, value in _flat(self.config.model_dump(mode="json")):
+        for key, value in flat_items(self.config.model_dump(mode="json")):
             sheet.append(
                 [key, value if isinstance(value, (int, float, str)) else json.dumps(value)]
             )
         return book
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows = []
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            rows += _flat(value, f"{prefix}{key}.")
-        else:
-            rows.append((prefix + key, value))
-    return rows
 
 
 def _span(seconds: float) -> str:

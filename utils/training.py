@@ -33,7 +33,8 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)  # of each loss over those batches
     best_f1: float = -math.inf
     best_loss: float = math.inf
-    best_epoch: int = 0
+    best_score: float = -math.inf  # of `best_metric`, the higher the better
+    best_epoch: int = 0  # by `best_metric`
 
     def next_epoch(self) -> None:
         self.epoch += 1

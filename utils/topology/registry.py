@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
 
+from utils.metric_names import TOPOLOGY_METRICS
 from utils.metrics import IGNORE
 from utils.topology.apls import APLSResult, apls
 from utils.topology.betti import betti_errors
@@ -17,18 +18,8 @@ from utils.topology.matching import MatchCounts
 from utils.topology.relaxed import relaxed_counts
 from utils.topology.topo import TOPOResult, topo
 
-#: (prediction, target, pixel_size_m, threshold) -> values; see `TOPOLOGY_METRICS`.
+#: (prediction, target, pixel_size_m, threshold) -> values; see `METRIC_FUNCTIONS`.
 Metric = Callable[[np.ndarray, np.ndarray, float, float], dict[str, float]]
-
-#: The one value of each metric by which checkpoints are compared, and whether more is better.
-MAIN_VALUE: dict[str, tuple[str, bool]] = {
-    "apls": ("apls", True),
-    "topo": ("topo_f1", True),
-    "cldice": ("cldice", True),
-    "betti": ("betti0_error", False),
-    "relaxed": ("relaxed_f1", True),
-    "buffer": ("quality", True),
-}
 
 
 def binarise(
@@ -149,7 +140,7 @@ def _buffer(prediction, target, pixel_size_m, threshold):
 
 #: Each takes a prediction (H x W: probabilities, or a mask), a target (uint8 H x W: 0, 1, and 255
 #: where there is no data), the pixel size in metres and the threshold; values by name result.
-TOPOLOGY_METRICS: dict[str, Metric] = {
+METRIC_FUNCTIONS: dict[str, Metric] = {
     "apls": _apls,
     "topo": _topo,
     "cldice": _cldice,
@@ -157,3 +148,18 @@ TOPOLOGY_METRICS: dict[str, Metric] = {
     "relaxed": _relaxed,
     "buffer": _buffer,
 }
+assert METRIC_FUNCTIONS.keys() == TOPOLOGY_METRICS.keys(), "a metric without a name or function"
+
+
+def topology_values(
+    metrics: Iterable[str],
+    prediction: np.ndarray,
+    target: np.ndarray,
+    pixel_size_m: float,
+    threshold: float,
+) -> dict[str, float]:
+    """The values of one image by all these topology metrics; arguments as `METRIC_FUNCTIONS`."""
+    values: dict[str, float] = {}
+    for name in metrics:
+        values |= METRIC_FUNCTIONS[name](prediction, target, pixel_size_m, threshold)
+    return values

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from openpyxl import Workbook
 from prettytable import PrettyTable
 
-from utils.files import atomic_path
+from utils.files import atomic_path, write_json
+from utils.metric_names import PIXEL_METRICS, TOPOLOGY_METRICS
 from utils.metrics import PixelCounts, ThresholdCounts, iou_per_image
-from utils.topology.apls import apls
-from utils.topology.betti import TILE_PX
-from utils.topology.buffer import BUFFER_M
-from utils.topology.from_mask import mask_to_graph
+from utils.topology.parameters import topology_parameters
 from utils.topology.registry import summarise
-from utils.topology.relaxed import RHO_PX
-from utils.topology.scoring import PIXEL_METRICS, Request, Scored
-from utils.topology.topo import TOPORule
+from utils.topology.scoring import Request, Scored
 
 #: What the table has room for; the files have every value.
 SHOWN = (
@@ -61,8 +55,7 @@ def table(report: dict[str, Any]) -> str:
 
 def write_report(report: dict[str, Any], folder: Path) -> None:
     """Write metrics.json and metrics.xlsx."""
-    with atomic_path(folder / "metrics.json") as path:
-        path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(folder / "metrics.json", report)
     book = Workbook()
     keys = ["name", *report["overall"]]
     sheet = book.active
@@ -105,17 +98,10 @@ def _overall(images: Sequence[Scored]) -> dict[str, float]:
 
 def _parameters(images: Sequence[Scored], request: Request) -> dict[str, Any]:
     sizes = {image.pixel_size_m for image in images if image.pixel_size_m is not None}
-    graph = {k: v for k, v in mask_to_graph.__kwdefaults__.items() if isinstance(v, float)}
-    distances = {k: v for k, v in apls.__kwdefaults__.items() if k.endswith("_m")}
     return {
         "threshold": request.threshold,
         "pixel_size_m": sorted(round(size, 6) for size in sizes),
-        "apls": {**distances, "displace": request.displace},
-        "topo": asdict(TOPORule()),
-        "relaxed_rho_px": RHO_PX,
-        "buffer_m": BUFFER_M,
-        "betti_tile_px": TILE_PX,
-        "mask_to_graph": graph,
+        **topology_parameters(request.metrics or TOPOLOGY_METRICS, displace=request.displace),
     }
 
 

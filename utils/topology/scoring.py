@@ -8,19 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.metric_names import PIXEL_METRICS, TOPOLOGY_METRICS, topology_among
 from utils.metrics import IGNORE, PixelCounts, ThresholdCounts
 from utils.topology.apls import APLSResult, apls
 from utils.topology.figures import draw_comparison
 from utils.topology.graph import RoadGraph
 from utils.topology.inputs import Raster
 from utils.topology.pairs import GivenPair, PairPaths
-from utils.topology.registry import TOPOLOGY_METRICS, apls_values, topo_values
+from utils.topology.registry import apls_values, topo_values, topology_values
 from utils.topology.relaxed import RelaxedCurve
 from utils.topology.topo import topo
 
-PIXEL_METRICS = ("iou", "f1", "precision", "recall", "accuracy", "mean_iou")
 GRAPH_METRICS = ("apls", "topo")
-MASK_METRICS = (*PIXEL_METRICS, *(name for name in TOPOLOGY_METRICS if name not in GRAPH_METRICS))
+#: `iou_per_image` is a value of many images: a report's overall has it beside `iou`.
+MASK_METRICS = (
+    *(name for name in PIXEL_METRICS if name != "iou_per_image"),
+    *(name for name in TOPOLOGY_METRICS if name not in GRAPH_METRICS),
+)
 METRICS = (*GRAPH_METRICS, *MASK_METRICS)
 NUM_WORST = 8
 
@@ -110,12 +114,9 @@ def _mask_values(
 ) -> dict[str, float]:
     of_pixels = pixels.metrics()
     values = {name: of_pixels[name] for name in names if name in of_pixels}
+    of_masks = [name for name in topology_among(names) if name not in GRAPH_METRICS]
     prediction, target = pair.predicted_mask(threshold), pair.target()
-    for name in names:
-        if name in TOPOLOGY_METRICS and name not in GRAPH_METRICS:
-            metric = TOPOLOGY_METRICS[name]
-            values |= metric(prediction, target, pair.pixel_size_m, threshold)
-    return values
+    return values | topology_values(of_masks, prediction, target, pair.pixel_size_m, threshold)
 
 
 def _pixel_counts(pair: GivenPair, threshold: float) -> PixelCounts:

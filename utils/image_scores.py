@@ -1,0 +1,64 @@
+"""What an image scores, and from images a split: pixels always, topology where it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from utils.metric_names import topology_among
+from utils.metrics import PixelCounts, iou_per_image
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a prediction becomes scores; `metrics` as in the config, pixel metrics need no naming."""
+
+    threshold: float
+    metrics: Sequence[str] = ()
+    pixel_size: float | None = None  # metres; None: a pixel counts as one
+
+    @property
+    def pixel_size_m(self) -> float:
+        return self.pixel_size or 1.0
+
+    @property
+    def topology(self) -> tuple[str, ...]:
+        return topology_among(self.metrics)
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """The counts of an image without a label, or without a valid pixel, are all zero."""
+
+    counts: PixelCounts = field(default_factory=PixelCounts)
+    topology: dict[str, float] = field(default_factory=dict)
+
+    def values(self) -> dict[str, float]:
+        return self.counts.metrics() | self.topology
+
+
+def score_image(probability: np.ndarray, target: np.ndarray, scoring: Scoring) -> ImageScores:
+    """Scores of road probability (H, W) against a target (H, W) of 0, 1 and 255 (no data)."""
+    mask = probability >= np.float32(scoring.threshold)
+    topology = {}
+    if scoring.topology:
+        from utils.topology.registry import topology_values  # seconds that others need not wait
+
+        topology = topology_values(
+            scoring.topology, probability, target, scoring.pixel_size_m, scoring.threshold
+        )
+    return ImageScores(PixelCounts.from_masks(mask, target), topology)
+
+
+def score_split(images: Sequence[ImageScores]) -> dict[str, float]:
+    """Metrics of the summed counts, the mean of the images' own IoU, and each topology metric's
+    value for a split (`utils.topology.registry.summarise`)."""
+    counts = [image.counts for image in images]
+    overall = sum(counts, PixelCounts()).metrics() | {"iou_per_image": iou_per_image(counts)}
+    if any(image.topology for image in images):
+        from utils.topology.registry import summarise
+
+        overall |= summarise([image.topology for image in images])
+    return overall
