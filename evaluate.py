@@ -57,6 +57,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--no-displace", dest="displace", action="store_false",
         help="APLS that attaches every control point, other than its authors' program",
     )  # fmt: skip
+    parser.add_argument(
+        "--connect", metavar="M[,DEG[,P]]",
+        help="first close gaps of a predicted raster's roads whose ends face each other: up to M "
+        "metres, within DEG degrees (30), mean probability at least P (0)",
+    )  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="DIR", help="metrics.json and metrics.xlsx")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="a picture of each pair")
     parser.add_argument("--workers", type=int, help="processes (default: all cores)")
@@ -91,6 +96,7 @@ def read_request(args: argparse.Namespace) -> Request:
     """The checked arguments; ValueError for what cannot be."""
     from utils.config import nearest
     from utils.metrics import DEFAULT_THRESHOLDS
+    from utils.topology.connect import read_join_rule
     from utils.topology.scoring import METRICS, Request
 
     names = tuple(dict.fromkeys(args.metrics.split(","))) if args.metrics else None
@@ -112,6 +118,7 @@ def read_request(args: argparse.Namespace) -> Request:
         displace=args.displace,
         sweep=() if args.sweep is None else sweep,
         figures=args.figures,
+        join=read_join_rule(args.connect) if args.connect else None,
     )
 
 

@@ -154,6 +154,8 @@ def test_nothing_to_score_is_a_failure(tmp_path, capsys):
         (["--threshold", "1.5"], "between 0 and 1"),
         (["--sweep", "0.1,x"], "numbers separated by commas"),
         (["--pixel-size", "0"], "metres above 0"),
+        (["--connect", "far"], "METRES[,DEGREES[,PROBABILITY]]"),
+        (["--connect", "20,120"], "max_angle_deg must be in"),
         (["--pred", "nowhere"], "nowhere: no such file or folder"),
     ],
 )
@@ -203,6 +205,37 @@ def test_sweep_finds_the_best_threshold_of_each_metric(tmp_path, capsys):
     assert sweep["apls"][2] < 1
     assert "best apls: 1.0000 at threshold 0.33" in capsys.readouterr().out
     assert read_report(tmp_path)["overall"]["relaxed_break_even"] == pytest.approx(1)
+
+
+def test_connect_closes_the_gap_of_the_prediction(folders, capsys):
+    def apls_of_b(*more):
+        assert run(folders, "--output", str(folders / "out"), "--metrics", "apls", *more) == 0
+        report = read_report(folders)
+        return {image["name"]: image["apls"] for image in report["images"]}["b"], report
+
+    plain, report = apls_of_b()
+    assert report["parameters"]["connect"] is None
+    too_short, _ = apls_of_b("--connect", "10")
+    closed, report = apls_of_b("--connect", "30,20")
+    assert too_short == plain < 0.9 and closed == pytest.approx(1, abs=1e-3)
+    rule = {"join_m": 30, "max_angle_deg": 20, "min_probability": 0}
+    assert report["parameters"]["connect"] == rule
+    assert run(folders, "--connect", "30,20,0.5") == 1
+    assert "min_probability needs a probability map" in capsys.readouterr().err
+
+
+def test_connect_looks_at_the_probability_along_the_bridge(tmp_path):
+    certain = cross_mask() * np.float32(0.9 / 255)
+    certain[:, 110:130] *= 0.3  # a shadow: 0.27
+    (tmp_path / "pred").mkdir()
+    np.save(tmp_path / "pred" / "a.npy", certain)
+    write_png(tmp_path / "gt" / "a.png", cross_mask())
+    scores = []
+    for bound in ("0.6", "0.2"):
+        given = ("--metrics", "apls", "--connect", f"30,20,{bound}")
+        assert run(tmp_path, *given, "--output", str(tmp_path / "out")) == 0
+        scores.append(read_report(tmp_path)["overall"]["apls"])
+    assert scores[0] < 0.9 < scores[1]
 
 
 def test_sweep_of_a_vector_is_refused(tmp_path, capsys):

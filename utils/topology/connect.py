@@ -36,6 +36,23 @@ class JoinRule:
             raise ValueError(f"min_probability must be in [0, 1], got {self.min_probability}")
 
 
+def read_join_rule(text: str) -> JoinRule:
+    """The rule of a command line's --connect: METRES[,DEGREES[,PROBABILITY]].
+
+    Raises ValueError for anything else, and for numbers that no rule can have.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not 1 <= len(numbers) <= 3:
+        raise ValueError(f"--connect: expected METRES[,DEGREES[,PROBABILITY]], got {text!r}")
+    try:
+        return JoinRule(*numbers)
+    except ValueError as error:
+        raise ValueError(f"--connect: {error}") from None
+
+
 def join_gaps(
     sketch: RoadSketch,
     rule: JoinRule,

@@ -11,6 +11,7 @@ import numpy as np
 
 from utils.metrics import IGNORE
 from utils.pairing import IMAGE_SUFFIXES, LABEL_SUFFIXES, listed
+from utils.topology.connect import JoinRule
 from utils.topology.crs import to_crs
 from utils.topology.from_mask import mask_to_graph
 from utils.topology.from_vector import CentreLines, lines_to_graph
@@ -123,10 +124,13 @@ class GivenPair:
     def truth_graph(self) -> RoadGraph:
         return self._graph(self.truth, 0.5)
 
-    def predicted_graph(self, threshold: float) -> RoadGraph:
-        return self._graph(self.prediction, threshold)
+    def predicted_graph(self, threshold: float, join: JoinRule | None = None) -> RoadGraph:
+        """The graph of the prediction; `join` closes the gaps of a raster's."""
+        if join and not isinstance(self.prediction, Raster):
+            raise ValueError("--connect needs a mask or a probability map as prediction")
+        return self._graph(self.prediction, threshold, join)
 
-    def _graph(self, given: Given, threshold: float) -> RoadGraph:
+    def _graph(self, given: Given, threshold: float, join: JoinRule | None = None) -> RoadGraph:
         if isinstance(given, CentreLines):
             return lines_to_graph(given, self.target_crs)
         if isinstance(given, RoadGraph):
@@ -137,6 +141,8 @@ class GivenPair:
         return mask_to_graph(
             road,
             self.pixel_size_m,
+            join=join,
+            probability=given.values if given.is_probability else None,
             transform=given.transform,
             crs=given.crs,
             target_crs=self.target_crs,

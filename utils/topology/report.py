@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ def _parameters(images: Sequence[Scored], request: Request) -> dict[str, Any]:
     return {
         "threshold": request.threshold,
         "pixel_size_m": sorted(round(size, 6) for size in sizes),
+        "connect": asdict(request.join) if request.join else None,
         **topology_parameters(request.metrics or TOPOLOGY_METRICS, displace=request.displace),
     }
 

@@ -11,6 +11,7 @@ import numpy as np
 from utils.metric_names import PIXEL_METRICS, TOPOLOGY_METRICS, topology_among
 from utils.metrics import IGNORE, PixelCounts, ThresholdCounts
 from utils.topology.apls import APLSResult, apls
+from utils.topology.connect import JoinRule
 from utils.topology.figures import draw_comparison
 from utils.topology.graph import RoadGraph
 from utils.topology.inputs import Raster
@@ -39,6 +40,7 @@ class Request:
     displace: bool = True
     sweep: Sequence[float] = ()
     figures: Path | None = None
+    join: JoinRule | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _score(paths: PairPaths, request: Request) -> Scored:
 def _graph_values(
     pair: GivenPair, truth: RoadGraph, names: Sequence[str], request: Request, name: str
 ) -> dict[str, float]:
-    proposal = pair.predicted_graph(request.threshold)
+    proposal = pair.predicted_graph(request.threshold, request.join)
     values = {}
     result: APLSResult | None = None
     if "apls" in names or request.figures:
@@ -146,7 +148,7 @@ def _sweep(
     if truth.is_empty:
         return counts, None
     return counts, tuple(
-        apls(truth, pair.predicted_graph(threshold), displace=request.displace).apls
+        apls(truth, pair.predicted_graph(threshold, request.join), displace=request.displace).apls
         for threshold in request.sweep
     )
 
