@@ -51,6 +51,7 @@ def apls_values(result: APLSResult) -> dict[str, float]:
 
 
 def topo_values(result: TOPOResult) -> dict[str, float]:
+    """A TOPO as values of a report."""
     return {
         "topo_f1": result.f1,
         "topo_precision": result.precision,
@@ -60,6 +61,7 @@ def topo_values(result: TOPOResult) -> dict[str, float]:
 
 
 def relaxed_values(counts: MatchCounts) -> dict[str, float]:
+    """Relaxed scores with the counts behind them, which add up over images."""
     values = {
         "relaxed_f1": counts.f1,
         "relaxed_precision": counts.precision,
@@ -69,6 +71,7 @@ def relaxed_values(counts: MatchCounts) -> dict[str, float]:
 
 
 def buffer_values(counts: MatchCounts) -> dict[str, float]:
+    """Buffer scores with the counts behind them, which add up over images."""
     values = {
         "quality": counts.quality,
         "completeness": counts.recall,
