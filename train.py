@@ -5,6 +5,7 @@ python train.py -c config/Anchor-SAM.yaml
 python train.py -c config/UNet.yaml image_size=512 batch_size=8 scheduler.active_scheduler=...
 python train.py -c config/UNet.yaml load=auto       continue the newest run where it stopped
 torchrun --nproc-per-node 4 train.py -c config/Anchor-SAM.yaml
+python train.py --list-models                       what can be trained, and from which config
 """
 
 from __future__ import annotations
@@ -30,6 +31,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger("train")
 
 
+class ListModels(argparse.Action):
+    """Print the table and end, as --help does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from model.listing import models_table
+
+        print(models_table())
+        parser.exit()
+
+
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -37,6 +48,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the YAML to train")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings in place of the file's"
+    )
+    parser.add_argument(
+        "--list-models", action=ListModels, nargs=0, help="show models, papers, sizes and configs"
     )
     return parser.parse_args(argv)
 

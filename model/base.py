@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -35,12 +36,28 @@ class RoadModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._frozen_prefixes: tuple[str, ...] = ()
+        self._side_logits: list[Tensor] = []
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, n_classes, H, W) in float32 for an image (B, C, H, W) of any H, W >= 1."""
         padded = self.pad(image)
         H, W = image.shape[-2:]
-        return self.forward_padded(padded)[..., :H, :W].float()
+        logits = self.forward_padded(padded)[..., :H, :W].float()
+        self._side_logits = [side[..., :H, :W].float() for side in self._side_logits]
+        return logits
+
+    def leave_side_logits(self, sides: Sequence[Tensor]) -> None:
+        """For `forward_padded` in training: logits of side outputs, of the sides of its image."""
+        self._side_logits = list(sides)
+
+    def take_side_logits(self) -> list[Tensor]:
+        """What the last `forward` left to train with the same loss (deep supervision), once.
+
+        Each is (B, n_classes, H, W), like the logits. They do not come with those, because a
+        prediction is one tensor whatever the model.
+        """
+        sides, self._side_logits = self._side_logits, []
+        return sides
 
     def pad(self, image: Tensor) -> Tensor:
         """`image` with its last row and column repeated up to sides that the network takes."""

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -119,6 +121,8 @@ def load_weights(
 
 def _read(path: Path) -> Any:
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         # Files older than torch 1.6 are no zip archives and cannot be mapped.
         return torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
@@ -131,7 +135,7 @@ def _read(path: Path) -> Any:
                 f"{path} is refused: it holds Python objects besides tensors, and reading them "
                 "would run code"
             ) from None
-    except (RuntimeError, EOFError, OSError, LookupError, ValueError):
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, SafetensorError):
         pass  # what torch raises for damage depends on where the damage is
     raise ValueError(f"{path} is truncated, damaged or no torch file{_how_to_replace(path)}")
 

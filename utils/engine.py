@@ -83,6 +83,10 @@ def _backward(training: Training, batch: dict[str, Any], *, share: float, last: 
             logits = training.network(normalise(image, training.model.normalisation))
         total, parts = training.loss(logits, target)
         values = {"loss": total.item()} | {f"loss_{k}": v.item() for k, v in parts.items()}
+        for side in training.model.take_side_logits():
+            side_loss, _ = training.loss(side, target)
+            values["loss_sides"] = values.get("loss_sides", 0.0) + side_loss.item()
+            total = total + side_loss
         if not all(math.isfinite(v) for v in values.values()):
             raise NonFiniteLoss(
                 f"the loss is {values} in epoch {training.progress.epoch} for the batch of "

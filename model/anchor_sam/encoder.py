@@ -134,7 +134,8 @@ class HieraEncoder(nn.Module):
         except ValueError as error:
             raise ValueError(f"model_size {self.model_size!r}: {error}") from None
 
-    def checkpoint_blocks(self) -> None:
-        """Recompute every trunk block in the backward pass instead of keeping its activations."""
-        for block in self.trunk.blocks:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+def checkpoint_blocks(trunk: Hiera) -> None:
+    """Recompute every block in the backward pass instead of keeping its activations."""
+    for block in trunk.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)

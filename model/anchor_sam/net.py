@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model.anchor_sam.anchor_mining import AnchorMining
 from model.anchor_sam.context_fusion import ContextFusion
 from model.anchor_sam.decoder import Decoder
-from model.anchor_sam.encoder import LEVEL_STRIDES, HieraEncoder, ModelSize
+from model.anchor_sam.encoder import LEVEL_STRIDES, HieraEncoder, ModelSize, checkpoint_blocks
 from model.base import IMAGENET, RoadModel
 from model.ops.deform_strip import Axis, strip_positions
 
@@ -104,7 +104,7 @@ class AnchorSAM(RoadModel):
     def enable_gradient_checkpointing(self) -> None:
         if not any(p.requires_grad for p in self.encoder.trunk.parameters()):
             log.warning("gradient_checkpointing has no effect: the encoder's trunk is frozen")
-        self.encoder.checkpoint_blocks()
+        checkpoint_blocks(self.encoder.trunk)
 
 
 def _strip_points_px(offset: Tensor, axis: Axis, stride: int) -> Tensor:

@@ -1,0 +1,74 @@
+"""The table of `train.py --list-models`: what can be trained, from which file, at what size."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prettytable import PrettyTable
+
+from model import ALIASES, PRETRAINED_ARGS, RECORDS, build_model, model_class
+from model.outline import on_meta
+from model.weights import ROOT, known_weights
+
+CONFIGS = ROOT / "config"
+
+
+def models_table() -> PrettyTable:
+    """A row for every config in config/, in the order of the registry.
+
+    Parameters are counted with the config's `model_args` on the meta device: no weights are read.
+    """
+    table = PrettyTable(["model_classname", "paper", "parameters", "pretrained weights", "config"])
+    table.align = "l"
+    table.align["parameters"] = "r"
+    configs = _configs()
+    for name in RECORDS:
+        for file, args in configs.get(name, {"-": {}}).items():
+            table.add_row(
+                [_names(name), _paper(name), f"{_parameters(name, args):,}"]
+                + ["\n".join(_weight_files(name, args)) or "none", file],
+                divider=True,
+            )
+    return table
+
+
+def _configs() -> dict[str, dict[str, dict[str, Any]]]:
+    """{model: {file name: model_args}} of every config."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        name = values["model_classname"]
+        found.setdefault(ALIASES.get(name, name), {})[path.name] = values.get("model_args", {})
+    return found
+
+
+def _names(name: str) -> str:
+    return "\n".join([name, *(f"or {alias}" for alias in ALIASES if ALIASES[alias] == name)])
+
+
+def _paper(name: str) -> str:
+    record = RECORDS[name]
+    return f"{record.title}: {record.paper} {record.year}\n{record.link}".strip()
+
+
+def _parameters(name: str, args: dict[str, Any]) -> int:
+    with on_meta():
+        network = build_model(name, args, load_pretrained=False)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _weight_files(name: str, args: dict[str, Any]) -> list[str]:
+    """The files in pretrain_weight/ that these arguments ask for."""
+    parameters = inspect.signature(model_class(name)).parameters
+    files = []
+    for key, nothing in PRETRAINED_ARGS.items():
+        asked = args.get(key, parameters[key].default) if key in parameters else nothing
+        if asked is True:
+            preferred = {weights.network: weights.file for weights in reversed(known_weights())}
+            files += [preferred[network] for network in RECORDS[name].weights]
+        elif asked != nothing:
+            files.append(Path(asked).name)
+    return files
