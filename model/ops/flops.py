@@ -6,7 +6,9 @@ They are no part of PyTorch's global table, so that a plain FlopCounterMode coun
 count: no sampling. Convention: two a multiply-add, as PyTorch counts its own. A corner of a sample
 costs one multiply-add a channel forward and two backward (its share of the value's gradient, and
 the dot product behind the gradients of place and weight). Places and shares, which all channels of
-a group have in common, are not counted.
+a group have in common, are not counted. The selective scan has the formula that Mamba's users
+count by, 9 L G d N + L G d; its backward pass is that once more, recomputed, and twice for the
+gradients.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 
 import torch
 
-from model.ops import sampling  # noqa: F401 - registers the operators
+from model.ops import sampling, selective_scan  # noqa: F401 - they register the operators
 
 MULTIPLY_ADD = 2
 CORNERS = 4
@@ -35,8 +37,21 @@ def _sum_of_samples_backward(
     return 2 * _sum_of_samples(value, y, out_shape=None)
 
 
+def _selective_scan(u: Shape, delta: Shape, A: Shape, *_: Shape, out_shape: Any) -> int:
+    """`u` (B, G, L, d), `A` (G, d, N)."""
+    return (9 * A[-1] + 1) * math.prod(u)
+
+
+def _selective_scan_backward(
+    dy: Shape, states: Shape, u: Shape, delta: Shape, A: Shape, *_: Shape, out_shape: Any
+) -> int:
+    return 3 * _selective_scan(u, delta, A, out_shape=None)
+
+
 #: {operator: FLOPs from the shapes of its arguments}, for FlopCounterMode's `custom_mapping`.
 FLOP_FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.anchor_sam.sum_of_samples: _sum_of_samples,
     torch.ops.anchor_sam.sum_of_samples_backward: _sum_of_samples_backward,
+    torch.ops.anchor_sam.selective_scan: _selective_scan,
+    torch.ops.anchor_sam.selective_scan_backward: _selective_scan_backward,
 }
