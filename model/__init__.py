@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+
 class ModelRecord(NamedTuple):
     """What is known of a model without building it."""
 

@@ -26,12 +26,10 @@ def models_table() -> PrettyTable:
     table.align["parameters"] = "r"
     configs = _configs()
     for name in RECORDS:
-        for file, args in configs.get(name, {"-": {}}).items():
-            table.add_row(
-                [_names(name), _paper(name), f"{_parameters(name, args):,}"]
-                + ["\n".join(_weight_files(name, args)) or "none", file],
-                divider=True,
-            )
+        for config, args in configs.get(name, {"-": {}}).items():
+            files = "\n".join(_weight_files(name, args)) or "none"
+            parameters = f"{_parameters(name, args):,}"
+            table.add_row([_names(name), _paper(name), parameters, files, config], divider=True)
     return table
 
 

@@ -1,8 +1,9 @@
 """SMP: every architecture of segmentation_models_pytorch, with every encoder of it.
 
 Iakubovskii, "Segmentation Models Pytorch", 2019, github.com/qubvel-org/segmentation_models.pytorch.
-Among its architectures: U-Net++ (Zhou et al., arXiv:1807.10165), LinkNet (Chaurasia and Culurciello,
-arXiv:1707.03718), UPerNet (Xiao et al., arXiv:1807.10221), SegFormer (Xie et al., arXiv:2105.15203).
+Among them: U-Net++ (Zhou et al., arXiv:1807.10165), LinkNet (Chaurasia and Culurciello,
+arXiv:1707.03718), UPerNet (Xiao et al., arXiv:1807.10221) and SegFormer (Xie et al.,
+arXiv:2105.15203).
 """
 
 from __future__ import annotations
@@ -116,7 +117,9 @@ def _build(arch: str, encoder_name: str, in_channels: int, classes: int) -> nn.M
         )
     except (ValueError, RuntimeError, TypeError, KeyError, AttributeError, AssertionError) as error:
         # What an encoder that does not fit raises differs from one to the next.
-        raise ValueError(f"encoder_name: {encoder_name!r} does not go with {arch}: {error}") from None
+        raise ValueError(
+            f"encoder_name: {encoder_name!r} does not go with {arch}: {error}"
+        ) from None
 
 
 def _sides(arch: str, stride: int) -> tuple[int, int]:

@@ -1,0 +1,115 @@
+#!/usr/bin/env python
+"""The selective scan of RS-Mamba against its step-by-step loop, in turns within one process.
+
+python benchmarks/selective_scan.py --output selective_scan.json
+python benchmarks/selective_scan.py --device cuda --side 256
+
+Forward and backward of the scan of one block of every stage, and of the whole network with either
+scan, for an image of --side pixels. The loop is `selective_scan_reference`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest import mock
+
+import torch
+from prettytable import PrettyTable
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.alternating import Work, alternate, machine, ratio, shown, write_json
+from model.baselines.rs_mamba import RSM_SS
+from model.ops.omni_scan import NUM_SCANS
+from model.ops.selective_scan import selective_scan, selective_scan_reference
+
+SCANS = {"fast": selective_scan, "loop": selective_scan_reference}
+DIMS = (96, 192, 384, 768)
+STATES = 16
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--side", type=int, default=128, help="of the image, in pixels")
+    parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the results as JSON")
+    return parser.parse_args()
+
+
+def scan_works(stage: int, side: int, device: str) -> tuple[int, dict[str, Work]]:
+    """The length of the sequences of a stage (0 to 3), and a training step of either scan."""
+    torch.manual_seed(0)
+    length, d = max(1, side // 2 ** (stage + 2)) ** 2, 2 * DIMS[stage]
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, device=device)
+
+    inputs = [normal(1, NUM_SCANS, length, d), normal(1, NUM_SCANS, length, d)]
+    inputs += [-normal(NUM_SCANS, d, STATES).abs()]
+    inputs += [normal(1, NUM_SCANS, length, STATES), normal(1, NUM_SCANS, length, STATES)]
+    inputs += [normal(NUM_SCANS, d), normal(NUM_SCANS, d) - 2]
+    inputs = [x.requires_grad_() for x in inputs]
+    grad = torch.randn_like(inputs[0])
+
+    def step(scan: Callable[..., Tensor]) -> None:
+        torch.autograd.grad(scan(*inputs), inputs, grad)
+
+    return length, {name: lambda scan=scan: step(scan) for name, scan in SCANS.items()}
+
+
+def network_works(side: int, device: str) -> dict[str, Work]:
+    """A training step of RS-Mamba, without optimiser, with either scan."""
+    torch.manual_seed(0)
+    network = RSM_SS(dims=DIMS).to(device).train()
+    image = torch.randn(1, 3, side, side, device=device)
+
+    def step(scan: Callable[..., Tensor]) -> None:
+        with mock.patch("model.baselines.rs_mamba.selective_scan", scan):
+            network(image).square().mean().backward()
+        network.zero_grad()
+
+    return {name: lambda scan=scan: step(scan) for name, scan in SCANS.items()}
+
+
+def measure(side: int, rounds: int, device: str) -> dict[str, Any]:
+    results = {}
+    for stage in range(len(DIMS)):
+        length, works = scan_works(stage, side, device)
+        name = f"scan of stage {stage + 1}, {length} steps, {2 * DIMS[stage]} channels"
+        results[name] = alternate(works, rounds, device)
+    results["the whole network"] = alternate(network_works(side, device), rounds, device)
+    return {
+        name: {"seconds": seconds, "speedup": ratio(seconds["loop"], seconds["fast"])}
+        for name, seconds in results.items()
+    }
+
+
+def table(results: dict[str, Any]) -> PrettyTable:
+    table = PrettyTable(["forward and backward of", "loop [s]", "fast [s]", "times faster"])
+    table.align = "r"
+    for name, result in results.items():
+        seconds = [f"{median(result['seconds'][form]):.3f}" for form in ("loop", "fast")]
+        table.add_row([name, *seconds, shown(result["speedup"])])
+    return table
+
+
+def main() -> None:
+    args = parse_args()
+    results = measure(args.side, args.rounds, args.device)
+    print(f"{machine(args.device)}, image {args.side} x {args.side} px, float32")
+    print(table(results))
+    print("Ratios are medians with quartiles over the rounds.")
+    write_json(args.output, {"machine": machine(args.device), "side_px": args.side, "of": results})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+#!/usr/bin/env python
+"""A short training of every config: does the loss fall, what does a step cost, how much memory.
+
+python benchmarks/training.py --data datasets/sample --output training.json
+python benchmarks/training.py --data ROOT/DATASET -c config/UNet.yaml --steps 50 batch_size=4
+
+Every config trains in a process of its own, from random weights, so that its peak memory is its
+own and a failure costs one row. Rows that the output has already are kept: a second call goes on
+where the first was stopped. `key=value` holds for all configs. Models on the encoder of SAM take
+its size 'tiny' and train all of it (model_args.model_size=... names another size).
+Beside the JSON file stands the table in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from utils.files import atomic_path  # noqa: E402 - found by way of the line above
+
+COLUMNS = {
+    "config": lambda row: row["config"],
+    "parameters [M]": lambda row: f"{row['parameters'] / 1e6:.1f}",
+    "loss at start": lambda row: f"{row['loss_start']:.3f}",
+    "at end": lambda row: f"{row['loss_end']:.3f}",
+    "s a step": lambda row: f"{row['step_s']:.2f}",
+    "peak memory [GB]": lambda row: f"{row['peak_bytes'] / 1e9:.2f}",
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="ROOT/DATASET")
+    parser.add_argument(
+        "-c", "--config", action="append", type=Path, metavar="FILE", help="default: all in config/"
+    )
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--size", type=int, default=256, help="side of the crops, in pixels")
+    parser.add_argument("--output", type=Path, default=Path("training.json"), metavar="FILE")
+    parser.add_argument("--row", type=Path, help=argparse.SUPPRESS)  # one config, in this process
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every config")
+    args = parser.parse_intermixed_args()
+    args.config = args.config or sorted((ROOT / "config").glob("*.yaml"))
+    return args
+
+
+def main() -> int:
+    args = parse_args()
+    if args.row:
+        args.row.write_text(json.dumps(measure(args.config[0], args)))
+        return 0
+    settings = {
+        "steps": args.steps,
+        "size": args.size,
+        "dataset": args.data.name,
+        "overrides": args.overrides,
+    }
+    results = read_results(args.output, settings)
+    for config in args.config:
+        name = config.name
+        if "error" in results["rows"].get(name, {"error": None}):
+            print(f"{name} ...", flush=True)
+            results["rows"][name] = {"config": name} | run_apart(config, args)
+            write_results(args.output, results)
+    print(markdown(results))
+    print(f"written: {args.output} and {args.output.with_suffix('.md')}")
+    return int(any("error" in row for row in results["rows"].values()))
+
+
+def run_apart(config: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """The row of a config, measured in a process of its own; a reason where there is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        row = Path(folder) / "row.json"
+        command = [sys.executable, __file__, "--row", str(row), "-c", str(config)]
+        command += ["--data", str(args.data), "--steps", str(args.steps), "--size", str(args.size)]
+        done = subprocess.run([*command, *args.overrides], stderr=subprocess.PIPE, text=True)
+        if done.returncode == 0:
+            return json.loads(row.read_text())
+    if done.returncode < 0:
+        return {"error": f"ended by signal {-done.returncode} (9: out of memory?)"}
+    lines = done.stderr.strip().splitlines()
+    return {"error": lines[-1].strip() if lines else f"status {done.returncode}"}
+
+
+def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Train the model of a config for `steps` steps in one epoch."""
+    import math
+
+    import torch
+
+    from utils.checkpoint import seed_everything
+    from utils.command_line import set_up_logging, user_mistakes
+    from utils.dataset import find_pairs
+    from utils.distributed import init
+    from utils.loading import training_batches
+
+    set_up_logging()
+    with user_mistakes():
+        config = load(path, args)
+        pairs = find_pairs(config.root_dir, config.dataset_name, "train")
+        # A single epoch holds all the steps, so that the schedule is that of a whole training.
+        crops = math.ceil(args.steps * config.batch_size / len(pairs))
+        config = config.model_copy(update={"crops_per_image": crops})
+        ranks = init(config.device)
+        seed_everything(config.random_seed)
+        batches = training_batches(config, ranks, pairs)
+        losses, seconds, parameters = train(config, ranks, batches, args.steps)
+    edge = max(1, args.steps // 10)
+    return {
+        "parameters": parameters,
+        "loss_start": sum(losses[:edge]) / edge,
+        "loss_end": sum(losses[-edge:]) / edge,
+        "step_s": sorted(seconds)[len(seconds) // 2],
+        "peak_bytes": peak_bytes(ranks.device.type),
+        "batch_size": config.batch_size,
+        "model_args": config.model_args,
+        "device": torch.cuda.get_device_name() if ranks.device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def load(path: Path, args: argparse.Namespace) -> Any:
+    """The config with what this benchmark sets: nothing is pretrained, one short epoch."""
+    import logging
+
+    import yaml
+
+    import model
+    from utils.config import load_config
+
+    name = yaml.safe_load(path.read_text(encoding="utf-8"))["model_classname"]
+    accepted = model.model_class(name).__init__.__kwdefaults__
+    overrides = [f"root_dir={args.data.parent}", f"dataset_name={args.data.name}"]
+    overrides += [f"image_size={args.size}", "epochs=1", f"warm_up_step={args.steps // 10}"]
+    overrides += ["scheduler.CosineAnnealingLR_params.T_max=null", "num_workers=0"]
+    overrides += [
+        f"model_args.{key}={json.dumps(nothing)}"
+        for key, nothing in model.PRETRAINED_ARGS.items()
+        if key in accepted
+    ]
+    if "model_size" in accepted and path.name != "quickstart.yaml":
+        overrides.append("model_args.model_size=tiny")
+    overrides.append("training_strategy.mode=train_all")
+    return load_config(
+        path,
+        [*overrides, *args.overrides],
+        model_names=model.list_models(),
+        model_class=model.model_class,
+        warn=logging.getLogger("training").warning,
+    )
+
+
+def train(
+    config: Any, ranks: Any, batches: Any, steps: int
+) -> tuple[list[float], list[float], int]:
+    """The loss and the seconds of every step, and the number of parameters."""
+    import time
+
+    import model
+    from utils.engine import Stopped, train_one_epoch
+    from utils.training import build_training
+
+    network = model.build_model(config.model_classname, config.model_args)
+    state = build_training(config, ranks, network, batches_per_epoch=steps)
+    sums, times = [0.0], [time.perf_counter()]
+
+    def after_step() -> None:
+        # The engine has just read the losses, for which a GPU had to finish its forward pass.
+        sums.append(state.progress.sums["loss"])
+        times.append(time.perf_counter())
+
+    batches.batch_sampler.start_at(1)
+    with suppress(Stopped):  # crops may make a few batches more than the steps
+        train_one_epoch(
+            state,
+            batches,
+            remaining=len(batches.batch_sampler),
+            after_step=after_step,
+            stop_asked=lambda: len(times) > steps,
+        )
+    losses = [after - before for before, after in pairwise(sums)]
+    seconds = [after - before for before, after in pairwise(times)]
+    return losses, seconds, sum(p.numel() for p in network.parameters())
+
+
+def peak_bytes(device: str) -> int:
+    """Of this process: its resident memory, or what it took of the GPU."""
+    import resource
+
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def read_results(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier call with the same settings has measured. Ends the program for others."""
+    if not path.is_file():
+        return {"settings": settings, "rows": {}}
+    results = json.loads(path.read_text(encoding="utf-8"))
+    if results["settings"] != settings:
+        sys.exit(f"{path} is of other settings, {results['settings']}: give another --output")
+    return results
+
+
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    for target, text in (
+        (path, json.dumps(results, indent=2)),
+        (path.with_suffix(".md"), markdown(results)),
+    ):
+        with atomic_path(target) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table; losses are means over the first and the last tenth of the steps."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    for _, row in sorted(results["rows"].items(), key=lambda item: item[0].casefold()):
+        if "error" in row:
+            cells = [row["config"], f"failed: {row['error']}"] + [""] * (len(COLUMNS) - 2)
+        else:
+            cells = [show(row) for show in COLUMNS.values()]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
