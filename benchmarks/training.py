@@ -23,10 +23,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.files import atomic_path  # noqa: E402 - found by way of the line above
+from utils.files import atomic_path
+
+ROOT = Path(__file__).resolve().parents[1]
 
 COLUMNS = {
     "config": lambda row: row["config"],

@@ -34,6 +34,10 @@ TARGETS = [
     Target("CMTFNet", {"pretrained": False}, 30_069_369, 256, 17.5804),
     Target("RSM_SS", {"drop_path_rate": 0.2}, 50_379_057, 393, 22.997),
     Target("StripUnet", {"pretrained": False}, 57_995_005, 289, 25.7047),
+    Target("SAM2UNet", {"model_size": "nano"}),
+    # Trunk 212,149,296; adapters 1,714,416; receptive fields 2,222,592; decoder 332,544; heads 195.
+    Target("SAM2UNet", {"model_size": "large"}, 216_419_043, 195),
+    Target("SMP", {"arch": "linknet", "encoder_name": "resnet18"}),
 ]
 
 

@@ -14,14 +14,14 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from model import MODELS, PRETRAINED_ARGS, build_model, model_class
+from model import MODELS, PRETRAINED_ARGS, RECORDS, build_model, model_class
 from model.outline import on_meta
 from model.weights import known_weights
 from tests.conftest import ROOT
 from tests.model_targets import TARGETS, Target, contract_args
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
-H, W = 50, 70  # no multiple of any stride
+H, W = 40, 30  # no multiple of any stride, and less than one
 
 
 def without_numbers(name: str, args: dict) -> nn.Module:
@@ -29,8 +29,16 @@ def without_numbers(name: str, args: dict) -> nn.Module:
         return build_model(name, args)
 
 
-def test_every_model_has_a_target():
-    assert {target.model for target in TARGETS} == set(MODELS)
+def test_every_model_has_a_target_and_a_record():
+    assert {target.model for target in TARGETS} == set(MODELS) == set(RECORDS)
+
+
+@pytest.mark.parametrize("name", [name for name, record in RECORDS.items() if record.weights])
+def test_records_name_the_weights_that_pretrained_loads(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("ANCHOR_SAM_WEIGHTS", str(tmp_path))
+    (network,) = RECORDS[name].weights
+    with pytest.raises(ValueError, match=rf"^{network}-\w+\.pth is not in"), on_meta():
+        model_class(name)(pretrained=True)
 
 
 @pytest.fixture(scope="class", params=MODELS)
@@ -45,9 +53,9 @@ def network(name):
 
 
 @pytest.fixture(scope="class")
-def outline(name, network):
-    """What shapes are checked on: the network without numbers, or a small one as it is."""
-    return network if count(network) < 5e6 else without_numbers(name, contract_args(name))
+def outline(name):
+    """What shapes are checked on: the network without numbers."""
+    return without_numbers(name, contract_args(name))
 
 
 @pytest.fixture(scope="class")
@@ -66,6 +74,7 @@ class TestContract:
         assert logits.shape == (2, 1, H, W)
         assert logits.dtype == torch.float32
         assert logits.isfinite().all()
+        assert ((logits < 0) | (logits > 1)).any(), "a sigmoid at the end?"
 
     def test_images_of_a_batch_do_not_mix(self, network, images, logits):
         with torch.inference_mode():
@@ -79,22 +88,11 @@ class TestContract:
         assert logits.dtype == torch.float32
         assert logits.isfinite().all()
 
-    def test_training_reaches_every_parameter(self, network, images):
-        logits = network.train()(images)
-        assert logits.shape == (2, 1, H, W)
-        assert ((logits < 0) | (logits > 1)).any(), "a sigmoid at the end?"
-        (logits * torch.randn_like(logits)).sum().backward()
-        for key, parameter in network.named_parameters():
-            assert parameter.grad is not None, key
-            assert parameter.grad.isfinite().all(), key
-        network.zero_grad()
-
     @pytest.mark.parametrize("training", [False, True])
     @pytest.mark.parametrize("size", [(256, 256), (256, 320), (250, 300), (1, 1)])
     def test_any_size(self, outline, size, training):
-        device = next(outline.parameters()).device
         with torch.no_grad():
-            logits = outline.train(training)(torch.zeros(2, 3, *size, device=device))
+            logits = outline.train(training)(torch.empty(2, 3, *size, device="meta"))
         assert logits.shape == (2, 1, *size)
 
     def test_groups_hold_each_trainable_parameter_once(self, network):
@@ -170,6 +168,8 @@ class TestPublishedNumbers:
         assert network.eval()(torch.empty(1, 3, 64, 64, device="meta")).shape == (1, 3, 64, 64)
 
     def test_gflops(self, target, target_outline):
+        if target.gflops is None:
+            return  # nothing is published
         # The fused attention kernels do not run on the meta device.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             target_outline(torch.empty(1, 3, 256, 256, device="meta"))

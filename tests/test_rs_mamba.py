@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from model.baselines.rs_mamba import RSM_SS
+from model.ops.flops import FLOP_FORMULAS
+from model.outline import on_meta
 
 TINY = {"dims": 8, "depths": [1, 1, 1, 1], "ssm_d_state": 4, "drop_path_rate": 0.0}
 
@@ -18,7 +21,7 @@ def network() -> RSM_SS:
 
 
 def test_recomputation_changes_no_gradient(network):
-    image = torch.randn(1, 3, 64, 32)
+    image = torch.randn(2, 3, 32, 32)
     gradients = []
     for _ in range(2):
         network.zero_grad()
@@ -43,6 +46,18 @@ def test_state_space_starts_as_mamba_and_is_not_decayed(network):
     }
     assert not decayed & {id(p) for p in (layer.A_log, layer.D, layer.dt_bias)}
     assert id(layer.x_proj) in decayed
+
+
+def test_scans_add_their_published_cost():
+    """5.02 GFLOP for a 256 x 256 image: a sixteenth at 64 x 64."""
+    with on_meta():
+        network = RSM_SS().eval()
+    totals = []
+    for formulas in (None, FLOP_FORMULAS):
+        with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+            network(torch.empty(1, 3, 64, 64, device="meta"))
+        totals.append(counter.get_total_flops() / 1e9)
+    assert totals[1] - totals[0] == pytest.approx(5.02 / 16, rel=2e-3)
 
 
 def test_one_width_doubles_from_stage_to_stage(network):

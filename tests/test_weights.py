@@ -9,7 +9,9 @@ import pytest
 import torch
 import torchvision
 import yaml
+from safetensors.torch import save_file
 
+from model import PRETRAINED_ARGS
 from model.baselines.dlinknet import DLinkNet
 from model.blocks.resnet import ResNetEncoder
 from model.weights import find_weights, known_weights, load_weights, read_weights, weights_folder
@@ -61,7 +63,7 @@ class TestTable:
             text = path.read_text()
             named = re.findall(r"download\.bash (\S+)", text)
             args = yaml.safe_load(text)["model_args"]
-            asked = args.get("pretrained") or args.get("pretrained_weights_path")
+            asked = any(args.get(key) for key in PRETRAINED_ARGS)
             assert set(named) <= known, path
             assert bool(named) == bool(asked), path
 
@@ -104,6 +106,16 @@ class TestLoad:
         load_weights(network, "resnet18")
         for key, tensor in network.state_dict().items():
             assert torch.equal(tensor, resnet18[key]), key
+
+    def test_safetensors(self, folder, resnet18):
+        path = folder / "model.safetensors"
+        save_file(resnet18, path)
+        assert torch.equal(
+            read_weights(path)["layer1.0.conv1.weight"], resnet18["layer1.0.conv1.weight"]
+        )
+        os.truncate(path, path.stat().st_size // 2)
+        with pytest.raises(ValueError, match="truncated, damaged or no torch file"):
+            read_weights(path)
 
     def test_counters_may_be_missing_and_nothing_else(self, folder, resnet18):
         old = {k: v for k, v in resnet18.items() if not k.endswith("num_batches_tracked")}

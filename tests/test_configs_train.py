@@ -1,0 +1,94 @@
+"""Every shipped config trains an epoch from random weights and predicts from its checkpoint."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+import inference
+import model
+from tests.conftest import ROOT
+from utils import distributed
+from utils.checkpoint import save_checkpoint, seed_everything
+from utils.config import load_config
+from utils.engine import evaluate, train_one_epoch
+from utils.loading import load_splits
+from utils.training import build_training, weights_checkpoint
+
+CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
+SIDE_PX = 32
+
+
+@pytest.fixture(scope="module")
+def one_batch(tmp_path_factory):
+    """ROOT of the dataset `mini`: two images of 32 px to train on, one to evaluate."""
+    root = tmp_path_factory.mktemp("datasets")
+    rng = np.random.default_rng(0)
+    for name in ("train/{}/a.png", "train/{}/b.png", "val/{}/c.png"):
+        label = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+        label[:, 10:16] = 255
+        image = rng.normal(90, 12, (SIDE_PX, SIDE_PX, 3)) + (label[..., None] > 0) * 60
+        for kind, pixels in (("image", image.clip(1, 250).astype(np.uint8)), ("label", label)):
+            path = root / "mini" / name.format(kind)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), pixels)
+    return root
+
+
+def small_run(path, root):
+    """A shipped config, without its weight file, for one step on 32 px."""
+    given = yaml.safe_load(path.read_text())["model_args"]
+    cls = model.model_class(yaml.safe_load(path.read_text())["model_classname"])
+    accepted = cls.__init__.__kwdefaults__
+    overrides = [f"root_dir={root}", "dataset_name=mini", f"image_size={SIDE_PX}", "epochs=1"]
+    overrides += ["batch_size=2", "device=cpu", "num_workers=0", "warm_up_step=0"]
+    overrides += ["inference.batch_size=1", "scheduler.CosineAnnealingLR_params.T_max=1"]
+    off = {"pretrained": "false", "pretrained_weights_path": "null", "encoder_weights": "null"}
+    overrides += [
+        f"model_args.{key}={off[key]}" for key in model.PRETRAINED_ARGS if key in accepted
+    ]
+    if "model_size" in given:
+        overrides.append("model_args.model_size=nano")
+    return load_config(
+        path,
+        overrides,
+        model_names=model.list_models(),
+        model_class=model.model_class,
+        warn=pytest.fail,
+    )
+
+
+def test_every_model_has_a_config():
+    named = {yaml.safe_load(path.read_text())["model_classname"] for path in CONFIGS}
+    assert {model.ALIASES.get(name, name) for name in named} == set(model.MODELS)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_trains_an_epoch_and_predicts(path, one_batch, tmp_path):
+    config = small_run(path, one_batch)
+    ranks = distributed.init(config.device)
+    batches, val = load_splits(config, ranks)
+    seed_everything(config.random_seed)
+    network = model.build_model(config.model_classname, config.model_args)
+    state = build_training(config, ranks, network, batches_per_epoch=1)
+    losses = train_one_epoch(state, batches, remaining=len(batches.batch_sampler))
+    assert 0 < losses["loss"] < 10
+    for name, parameter in network.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+    scores, (sample,) = evaluate(
+        network, val, state.local_loss, tile=SIDE_PX, overlap=0, batch_size=1, ranks=ranks
+    )
+    file = tmp_path / "weights.pth"
+    save_checkpoint(file, weights_checkpoint(state, scores))
+    del state, network  # the largest take gigabytes
+
+    arguments = Namespace(config=None, overrides=["tile_overlap=0"], checkpoint=str(file))
+    predictor = inference.load_predictor(arguments)
+    probability = predictor.probability("c", val[0]["image"])
+    np.testing.assert_allclose(probability, sample.probability, rtol=0, atol=1e-6)
+    file.unlink()

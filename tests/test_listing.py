@@ -1,0 +1,40 @@
+"""`train.py --list-models`: every config with its paper, its size and its weight file."""
+
+from __future__ import annotations
+
+import pytest
+
+import train
+from model import MODELS
+from model.listing import models_table
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, list[str]]:
+    return {row[-1]: row for row in models_table().rows}
+
+
+def test_every_config_and_every_model_is_listed(rows):
+    assert set(rows) == {path.name for path in (ROOT / "config").glob("*.yaml")}
+    assert {row[0].splitlines()[0] for row in rows.values()} == set(MODELS)
+
+
+def test_rows_say_what_the_config_builds(rows):
+    name, paper, parameters, weights, _ = rows["Anchor-SAM.yaml"]
+    assert name == "AnchorSAM\nor SAM2Point1Net"
+    assert "IEEE TGRS 2026" in paper and "10.1109/TGRS.2026.3684896" in paper
+    assert (parameters, weights) == ("251,907,413", "sam2.1_hiera_large.pt")
+    assert rows["UNet.yaml"][2:4] == ["31,037,633", "none"]
+    assert rows["DeepLabV3Plus.yaml"][2:4] == ["59,339,169", "resnet101-63fe2227.pth"]
+    assert rows["D-LinkNet.yaml"][3] == "resnet34-b627a593.pth"  # the class's own default
+    assert rows["UPerNet.yaml"][3] == "resnet50-0676ba61.pth"
+    assert rows["SegFormer.yaml"][3] == rows["quickstart.yaml"][3] == "none"
+
+
+def test_the_option_needs_no_config(monkeypatch, capsys):
+    monkeypatch.setattr("model.listing.models_table", lambda: "the table")
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--list-models"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == "the table\n"
