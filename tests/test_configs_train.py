@@ -45,8 +45,18 @@ def small_run(path, root):
     cls = model.model_class(yaml.safe_load(path.read_text())["model_classname"])
     accepted = cls.__init__.__kwdefaults__
     overrides = [f"root_dir={root}", "dataset_name=mini", f"image_size={SIDE_PX}", "epochs=1"]
-    overrides += ["batch_size=2", "device=cpu", "num_workers=0", "warm_up_step=0"]
-    overrides += ["inference.batch_size=1", "scheduler.CosineAnnealingLR_params.T_max=1"]
+    overrides += [
+        "batch_size=2",
+        "crops_per_image=1",
+        "device=cpu",
+        "num_workers=0",
+        "warm_up_step=0",
+    ]
+    overrides += [
+        "device=cpu",
+        "inference.batch_size=1",
+        "scheduler.CosineAnnealingLR_params.T_max=1",
+    ]
     off = {"pretrained": "false", "pretrained_weights_path": "null", "encoder_weights": "null"}
     overrides += [
         f"model_args.{key}={off[key]}" for key in model.PRETRAINED_ARGS if key in accepted
@@ -75,8 +85,12 @@ def test_trains_an_epoch_and_predicts(path, one_batch, tmp_path):
     seed_everything(config.random_seed)
     network = model.build_model(config.model_classname, config.model_args)
     state = build_training(config, ranks, network, batches_per_epoch=1)
+    logits = []
+    hook = network.register_forward_hook(lambda _, __, output: logits.append(output.detach()))
     losses = train_one_epoch(state, batches, remaining=len(batches.batch_sampler))
+    hook.remove()
     assert 0 < losses["loss"] < 10
+    assert ((logits[0] < 0) | (logits[0] > 1)).any(), "a sigmoid at the end?"
     for name, parameter in network.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
         assert parameter.grad is None or parameter.grad.isfinite().all(), name

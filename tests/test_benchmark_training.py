@@ -1,0 +1,70 @@
+"""benchmarks/training.py: rows that are kept, failures that cost one row, and a real measurement."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import training
+from tests.conftest import ROOT
+
+ROW = {"parameters": 2e6, "loss_start": 1.5, "loss_end": 0.5, "step_s": 0.25, "peak_bytes": 3e9}
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, tiny_roads):
+    def run(*args: str) -> int:
+        monkeypatch.chdir(tmp_path)
+        data = ["--data", str(tiny_roads / "tiny")]
+        monkeypatch.setattr(sys, "argv", ["training.py", *data, *args])
+        return training.main()
+
+    return run
+
+
+def test_a_second_call_measures_what_is_missing_or_failed(call, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def run_apart(config, args):
+        asked.append(config.stem)
+        return {"error": "no weights"} if config.stem == "UNet" and len(asked) < 3 else dict(ROW)
+
+    monkeypatch.setattr(training, "run_apart", run_apart)
+    names = ["-c", "config/UNet.yaml", "-c", "config/LinkNet.yaml"]
+    assert call(*names) == 1
+    assert "| UNet.yaml | failed: no weights |" in (tmp_path / "training.md").read_text()
+    assert call(*names) == 0
+    assert asked == ["UNet", "LinkNet", "UNet"]
+    rows = json.loads((tmp_path / "training.json").read_text())["rows"]
+    assert rows["LinkNet.yaml"]["loss_end"] == 0.5
+    out = capsys.readouterr().out
+    assert "| LinkNet.yaml | 2.0 | 1.500 | 0.500 | 0.25 | 3.00 |" in out
+    with pytest.raises(SystemExit, match="other settings"):
+        call(*names, "--steps", "7")
+
+
+def test_a_row_is_a_training_of_its_own(call, tmp_path):
+    row = tmp_path / "row.json"
+    config = str(ROOT / "config" / "quickstart.yaml")
+    given = ["batch_size=1", "model_args.model_size=nano"]
+    assert call("--row", str(row), "-c", config, "--steps", "3", "--size", "32", *given) == 0
+    measured = json.loads(row.read_text())
+    assert measured["batch_size"] == 1 and measured["model_args"]["model_size"] == "nano"
+    assert measured["parameters"] == 2_159_891
+    assert 0 < measured["loss_end"] < 10 and measured["step_s"] > 0
+    assert 1e8 < measured["peak_bytes"] < 1e11
+
+
+@pytest.mark.parametrize(
+    ("status", "stderr", "reason"),
+    [(1, "Traceback\nValueError: too small\n", "ValueError: too small"), (-9, "", "signal 9")],
+)
+def test_a_process_that_fails_gives_its_reason(call, monkeypatch, tmp_path, status, stderr, reason):
+    done = subprocess.CompletedProcess([], status, stderr=stderr)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    assert call("-c", "config/UNet.yaml") == 1
+    (row,) = json.loads((tmp_path / "training.json").read_text())["rows"].values()
+    assert reason in row["error"]
