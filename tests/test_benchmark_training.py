@@ -1,4 +1,4 @@
-"""benchmarks/training.py: rows that are kept, failures that cost one row, and a real measurement."""
+"""benchmarks/training.py: rows that are kept, failures that cost one row, a real measurement."""
 
 from __future__ import annotations
 

@@ -21,6 +21,18 @@ from utils.training import build_training, weights_checkpoint
 
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
 SIDE_PX = 32
+SETTINGS = (
+    "dataset_name=mini",
+    f"image_size={SIDE_PX}",
+    "epochs=1",
+    "batch_size=2",
+    "crops_per_image=1",
+    "warm_up_step=0",
+    "scheduler.CosineAnnealingLR_params.T_max=1",
+    "num_workers=0",
+    "device=cpu",
+    "inference.batch_size=1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,31 +53,16 @@ def one_batch(tmp_path_factory):
 
 def small_run(path, root):
     """A shipped config, without its weight file, for one step on 32 px."""
-    given = yaml.safe_load(path.read_text())["model_args"]
-    cls = model.model_class(yaml.safe_load(path.read_text())["model_classname"])
-    accepted = cls.__init__.__kwdefaults__
-    overrides = [f"root_dir={root}", "dataset_name=mini", f"image_size={SIDE_PX}", "epochs=1"]
-    overrides += [
-        "batch_size=2",
-        "crops_per_image=1",
-        "device=cpu",
-        "num_workers=0",
-        "warm_up_step=0",
-    ]
-    overrides += [
-        "device=cpu",
-        "inference.batch_size=1",
-        "scheduler.CosineAnnealingLR_params.T_max=1",
-    ]
+    values = yaml.safe_load(path.read_text())
+    accepted = model.model_class(values["model_classname"]).__init__.__kwdefaults__
     off = {"pretrained": "false", "pretrained_weights_path": "null", "encoder_weights": "null"}
-    overrides += [
-        f"model_args.{key}={off[key]}" for key in model.PRETRAINED_ARGS if key in accepted
-    ]
-    if "model_size" in given:
-        overrides.append("model_args.model_size=nano")
+    assert off.keys() == model.PRETRAINED_ARGS.keys()
+    args = [f"model_args.{key}={value}" for key, value in off.items() if key in accepted]
+    if "model_size" in accepted:
+        args.append("model_args.model_size=nano")
     return load_config(
         path,
-        overrides,
+        [*SETTINGS, f"root_dir={root}", *args],
         model_names=model.list_models(),
         model_class=model.model_class,
         warn=pytest.fail,
