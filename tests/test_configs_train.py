@@ -11,11 +11,12 @@ import yaml
 
 import inference
 import model
+import train
 from tests.conftest import ROOT
 from utils import distributed
 from utils.checkpoint import save_checkpoint, seed_everything
 from utils.config import load_config
-from utils.engine import evaluate, train_one_epoch
+from utils.engine import train_one_epoch
 from utils.loading import load_splits
 from utils.training import build_training, weights_checkpoint
 
@@ -31,6 +32,7 @@ SETTINGS = (
     "scheduler.CosineAnnealingLR_params.T_max=1",
     "num_workers=0",
     "device=cpu",
+    "tile_overlap=0",
     "inference.batch_size=1",
 )
 
@@ -91,14 +93,12 @@ def test_trains_an_epoch_and_predicts(path, one_batch, tmp_path):
     for name, parameter in network.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
         assert parameter.grad is None or parameter.grad.isfinite().all(), name
-    scores, (sample,) = evaluate(
-        network, val, state.local_loss, tile=SIDE_PX, overlap=0, batch_size=1, ranks=ranks
-    )
+    scores, (sample,) = train.evaluate_epoch(state, val, Namespace(asked=lambda: False))
     file = tmp_path / "weights.pth"
     save_checkpoint(file, weights_checkpoint(state, scores))
     del state, network  # the largest take gigabytes
 
-    arguments = Namespace(config=None, overrides=["tile_overlap=0"], checkpoint=str(file))
+    arguments = Namespace(config=None, overrides=[], checkpoint=str(file))
     predictor = inference.load_predictor(arguments)
     probability = predictor.probability("c", val[0]["image"])
     np.testing.assert_allclose(probability, sample.probability, rtol=0, atol=1e-6)
