@@ -10,7 +10,7 @@ import yaml
 from prettytable import PrettyTable
 
 from model import ALIASES, PRETRAINED_ARGS, RECORDS, build_model, model_class
-from model.outline import on_meta
+from model.meta import on_meta
 from model.weights import ROOT, known_weights
 
 CONFIGS = ROOT / "config"

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from model import MODELS, PRETRAINED_ARGS, RECORDS, build_model, model_class
-from model.outline import on_meta
+from model.meta import on_meta
 from model.weights import known_weights
 from tests.conftest import ROOT
 from tests.model_targets import TARGETS, Target, contract_args

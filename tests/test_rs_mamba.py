@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.baselines.rs_mamba import RSM_SS
+from model.meta import on_meta
 from model.ops.flops import FLOP_FORMULAS
-from model.outline import on_meta
 
 TINY = {"dims": 8, "depths": [1, 1, 1, 1], "ssm_d_state": 4, "drop_path_rate": 0.0}
 

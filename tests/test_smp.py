@@ -11,7 +11,7 @@ from segmentation_models_pytorch import MODEL_ARCHITECTURES_MAPPING
 import model
 from model.base import IMAGENET
 from model.baselines.smp import SMP
-from model.outline import on_meta
+from model.meta import on_meta
 from tests.conftest import ROOT
 from utils.config import ConfigError, load_config
 

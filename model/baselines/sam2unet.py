@@ -42,6 +42,11 @@ class SAM2UNet(RoadModel):
     min_size: ClassVar[int] = 64
     # The adapters stand beside the trunk, not in it, so that freezing one leaves the others.
     adapter_only_frozen: ClassVar[tuple[str, ...]] = ("trunk",)
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "encoder": ("trunk",),
+        "neck": ("receptive_fields",),
+        "adapter": ("adapters",),
+    }
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import timm
 from pydantic import AfterValidator, PositiveInt
@@ -60,6 +60,8 @@ class SMP(RoadModel):
     Raises ValueError for an unknown name, for an encoder that the architecture does not take, and
     for a weight file that is missing, damaged or of another encoder.
     """
+
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {"encoder": ("network.encoder",)}
 
     def __init__(
         self,
