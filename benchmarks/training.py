@@ -141,8 +141,8 @@ def load(path: Path, args: argparse.Namespace) -> Any:
     import model
     from utils.config import load_config
 
-    name = yaml.safe_load(path.read_text(encoding="utf-8"))["model_classname"]
-    accepted = model.model_class(name).__init__.__kwdefaults__
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    accepted = model.model_class(values["model_classname"]).__init__.__kwdefaults__
     overrides = [f"root_dir={args.data.parent}", f"dataset_name={args.data.name}"]
     overrides += [f"image_size={args.size}", "epochs=1", f"warm_up_step={args.steps // 10}"]
     overrides += ["scheduler.CosineAnnealingLR_params.T_max=null", "num_workers=0"]
@@ -151,7 +151,7 @@ def load(path: Path, args: argparse.Namespace) -> Any:
         for key, nothing in model.PRETRAINED_ARGS.items()
         if key in accepted
     ]
-    if "model_size" in accepted and path.name != "quickstart.yaml":
+    if "model_size" in accepted and values["model_args"].get("model_size") != "nano":
         overrides.append("model_args.model_size=tiny")
     overrides.append("training_strategy.mode=train_all")
     return load_config(

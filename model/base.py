@@ -43,7 +43,8 @@ class RoadModel(nn.Module):
         padded = self.pad(image)
         H, W = image.shape[-2:]
         logits = self.forward_padded(padded)[..., :H, :W].float()
-        self._side_logits = [side[..., :H, :W].float() for side in self._side_logits]
+        if self.training:
+            self._side_logits = [side[..., :H, :W].float() for side in self._side_logits]
         return logits
 
     def leave_side_logits(self, sides: Sequence[Tensor]) -> None:

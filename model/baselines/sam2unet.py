@@ -85,7 +85,8 @@ class SAM2UNet(RoadModel):
             F.interpolate(head(x), image.shape[-2:], mode="bilinear", align_corners=False)
             for head, x in zip(heads, maps[-len(heads) :], strict=True)
         )
-        self.leave_side_logits(sides)
+        if self.training:
+            self.leave_side_logits(sides)
         return logits
 
     def _encode(self, image: Tensor) -> list[Tensor]:
