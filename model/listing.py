@@ -14,6 +14,8 @@ from model.meta import on_meta
 from model.weights import ROOT, known_weights
 
 CONFIGS = ROOT / "config"
+#: Arguments that choose between networks of one class.
+VARIANTS = ("model_size", "arch", "encoder_name", "backbone")
 
 
 def models_table() -> PrettyTable:
@@ -29,7 +31,8 @@ def models_table() -> PrettyTable:
         for config, args in configs.get(name, {"-": {}}).items():
             files = "\n".join(_weight_files(name, args)) or "none"
             parameters = f"{_parameters(name, args):,}"
-            table.add_row([_names(name), _paper(name), parameters, files, config], divider=True)
+            row = [_names(name, args), _paper(name), parameters, files, config]
+            table.add_row(row, divider=True)
     return table
 
 
@@ -43,8 +46,11 @@ def _configs() -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
-def _names(name: str) -> str:
-    return "\n".join([name, *(f"or {alias}" for alias in ALIASES if ALIASES[alias] == name)])
+def _names(name: str, args: dict[str, Any]) -> str:
+    """The class, its aliases, and which of its networks the arguments choose."""
+    lines = [name, *(f"or {alias}" for alias in ALIASES if ALIASES[alias] == name)]
+    variant = ", ".join(args[key] for key in VARIANTS if key in args)
+    return "\n".join([*lines, f"({variant})"] if variant else lines)
 
 
 def _paper(name: str) -> str:

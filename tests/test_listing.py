@@ -22,9 +22,10 @@ def test_every_config_and_every_model_is_listed(rows):
 
 def test_rows_say_what_the_config_builds(rows):
     name, paper, parameters, weights, _ = rows["Anchor-SAM.yaml"]
-    assert name == "AnchorSAM\nor SAM2Point1Net"
+    assert name == "AnchorSAM\nor SAM2Point1Net\n(large)"
     assert "IEEE TGRS 2026" in paper and "10.1109/TGRS.2026.3684896" in paper
     assert (parameters, weights) == ("251,907,413", "sam2.1_hiera_large.pt")
+    assert rows["LinkNet.yaml"][0] == "SMP\n(linknet, resnet34)"
     assert rows["UNet.yaml"][2:4] == ["31,037,633", "none"]
     assert rows["DeepLabV3Plus.yaml"][2:4] == ["59,339,169", "resnet101-63fe2227.pth"]
     assert rows["D-LinkNet.yaml"][3] == "resnet34-b627a593.pth"  # the class's own default

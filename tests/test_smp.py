@@ -35,10 +35,9 @@ def test_every_architecture_takes_any_size_bands_and_classes(arch):
     encoder = VIT if arch == "dpt" else "resnet18"
     network = outline(arch=arch, encoder_name=encoder, n_channels=4, n_classes=3)
     with torch.no_grad():
-        for size in ((1, 1), (50, 70), (129, 40)):
-            for training in (True, False):
-                logits = network.train(training)(torch.empty(2, 4, *size, device="meta"))
-                assert logits.shape == (2, 3, *size)
+        for size, training in (((1, 1), True), ((50, 70), True), ((129, 40), False)):
+            logits = network.train(training)(torch.empty(2, 4, *size, device="meta"))
+            assert logits.shape == (2, 3, *size)
 
 
 @pytest.mark.parametrize("arch", MODEL_ARCHITECTURES_MAPPING)
