@@ -40,6 +40,24 @@ def dysample(x: Tensor, offset: Tensor, *, scale: int = 2) -> Tensor:
     return out.view(B, C, scale * H, scale * W).to(x.dtype)
 
 
+def dysample_reference(x: Tensor, offset: Tensor, *, scale: int = 2) -> Tensor:
+    """The same as `dysample` by `grid_sample`: to check by, not to run."""
+    B, C, H, W = x.shape
+    G = offset.shape[2]
+    expected = (B, 2, G, scale**2, H, W)
+    assert offset.shape == expected, f"offset {tuple(offset.shape)} is not {expected}"
+    assert C % G == 0, f"dysample: {C} channels do not divide into {G} groups"
+    points = dysample_positions(offset, scale)
+    # Sub-pixels take their places: (B, 2 G s s, H, W) -> (B, 2 G, sH, sW)
+    points = F.pixel_shuffle(points.flatten(1, 3), scale)
+    x_px, y_px = points.view(B, 2, G, scale * H, scale * W).unbind(1)
+    # Pixel i has its centre at (2 i + 1) / side - 1 of the normalised coordinates.
+    grid = torch.stack(((2 * x_px + 1) / W - 1, (2 * y_px + 1) / H - 1), -1).flatten(0, 1)
+    maps = x.to(grid.dtype).reshape(B * G, C // G, H, W)
+    out = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
+    return out.view(B, C, scale * H, scale * W).to(x.dtype)
+
+
 def dysample_positions(offset: Tensor, scale: int) -> Tensor:
     """Where the sub-pixels read: (x, y) in pixels, shaped like `offset`, float32 at least."""
     H, W = offset.shape[-2:]

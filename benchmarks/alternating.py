@@ -1,0 +1,101 @@
+"""What the benchmarks share: timing in turns, ratios with their spread, memory, a JSON file."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+Work = Callable[[], object]
+
+
+def alternate(candidates: dict[str, Work], rounds: int, device: str) -> dict[str, list[float]]:
+    """Seconds of every candidate, called in turns so that a busy machine slows all alike."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds + 1):
+        for name, work in candidates.items():
+            synchronise(device)
+            start = time.perf_counter()
+            work()
+            synchronise(device)
+            times[name].append(time.perf_counter() - start)
+    return {name: spent[1:] for name, spent in times.items()}  # the first call prepares
+
+
+def synchronise(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
+    """Median and quartiles of the rounds' ratios."""
+    ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
+    low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return {"median": median(ratios), "low": low, "high": high}
+
+
+def shown(value: dict[str, float]) -> str:
+    return f"{value['median']:.2f} ({value['low']:.2f}-{value['high']:.2f})"
+
+
+def peak_bytes(work: Work, device: str) -> int | None:
+    """Memory that a call takes at its height beyond what was held before; None where unknown.
+
+    On a CPU this is the resident memory that Linux reports, PyTorch's and everyone else's.
+    """
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    if platform.libc_ver()[0] != "glibc":
+        return None
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = _resident_bytes("VmRSS")
+    work()
+    return _resident_bytes("VmHWM") - before
+
+
+def _resident_bytes(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
+
+
+def saved_bytes(work: Work) -> int:
+    """Memory that autograd keeps for the backward pass, each storage counted once."""
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        held = work()  # its graph keeps every storage alive, so that no address comes twice
+    total = sum(storage.nbytes() for storage in kept.values())
+    del held
+    return total
+
+
+def machine(device: str) -> dict[str, Any]:
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    return {
+        "device": f"{device}: {name}",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def write_json(path: Path | None, results: dict[str, Any]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(results, indent=2) + "\n")
+        print(f"written: {path}")
