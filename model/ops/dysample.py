@@ -76,5 +76,12 @@ class DySample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, scale * H, scale * W)."""
-        offset = self.scope * self.offset(x)
-        return dysample(x, offset.unflatten(1, (2, self.groups, -1)), scale=self.scale)
+        return self.sample(x, self.offsets(x))
+
+    def offsets(self, x: Tensor) -> Tensor:
+        """(B, 2, G, scale ** 2, H, W) in pixels of `x`."""
+        return (self.scope * self.offset(x)).unflatten(1, (2, self.groups, -1))
+
+    def sample(self, x: Tensor, offset: Tensor) -> Tensor:
+        """Any (B, C, H, W) of as many groups, enlarged with these offsets."""
+        return dysample(x, offset, scale=self.scale)
