@@ -1,6 +1,6 @@
 """Vector instructions for the sampling kernels: what LLVM does not find on its own.
 
-Two inner loops in LLVM's own language, because its vectorisers leave them scalar. They keep a row of
+Two inner loops in the language of LLVM, whose vectorisers leave them scalar. They keep a row of
 channels in registers while they walk over the entries that read or write it. An entry is a pixel of
 the map, `index`, and its share. The arrays are flat; pixel i has its channels at i * stride and
 following, of which `shift` is the first of the row.
