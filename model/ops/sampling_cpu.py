@@ -144,7 +144,7 @@ def _places(offset, pixel, taps_y, taps_x, h, w, first, last, size, y, x):
             y[t] = offset[np.uintp((2 * pixel + 1) * taps + t)] + (row + taps_y[t])
 
 
-@_inlined
+@njit(forceinline=True, fastmath=set(REORDERED))
 def _between(place, one, end, border):
     """The two pixels around a place on an axis that ends with pixel `end`: their shares and the
     slopes of these shares, zero outside the map. With `border` the place is held within it."""
@@ -243,7 +243,7 @@ def _forward(
                     i += 1
 
 
-@_inlined
+@njit(forceinline=True, fastmath=set(REORDERED))
 def _slopes(y, x, weight, weighted, pixel, first, last, size, product, of_offset, of_weight):
     """From the corners' products to the gradients of the taps first..last."""
     H, W = size[1:3]

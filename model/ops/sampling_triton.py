@@ -184,8 +184,8 @@ def _give(of_value, given, value, image, row, column, share, channel, inside, H,
 @triton.jit
 def _backward(
     grad, value, offset, weight, of_value, of_offset, of_weight, pixels, H, W, C: tl.constexpr,
-    G: tl.constexpr, K: tl.constexpr, STEP: tl.constexpr, FORM: tl.constexpr, SIDE: tl.constexpr, WEIGHTED: tl.constexpr,
-    PRECISE: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    G: tl.constexpr, K: tl.constexpr, STEP: tl.constexpr, FORM: tl.constexpr, SIDE: tl.constexpr,
+    WEIGHTED: tl.constexpr, PRECISE: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     pixel = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     g = tl.program_id(1)
@@ -232,8 +232,8 @@ def _backward(
             if (FORM == _SQUARE) or (FORM == _SUBPIXELS):  # noqa: SIM109 - Triton knows no `in`
                 share = lower * behind * factor
                 four += _give(
-                    of_value, given, value, image, top + 1, left + 1, share, channel, inside, H, W, C,
-                    PRECISE,
+                    of_value, given, value, image, top + 1, left + 1, share, channel, inside, H, W,
+                    C, PRECISE,
                 )  # fmt: skip
         above, beneath = before * one + behind * two, before * three + behind * four
         slope_y = (up * above + down * beneath) * factor
