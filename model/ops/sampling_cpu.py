@@ -20,7 +20,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from model.ops.simd import REORDERED, scatter, weighted_sum
+from model.ops.simd import scatter, weighted_sum
 from model.ops.taps import FORMS, output_shape, regular_taps, tap_count
 
 # Numbers of the forms.
@@ -40,7 +40,9 @@ class Size(NamedTuple):
     step: int
 
 
-_compiled = njit(nogil=True, cache=True, fastmath=set(REORDERED))
+# Left to itself, LLVM would contract some loops and not others: equal taps, unequal places.
+_FAST = {"nsz"}
+_compiled = njit(nogil=True, cache=True, fastmath=_FAST)
 _inlined = njit(inline="always")
 _sum_16, _sum_4, _sum_1 = weighted_sum(16), weighted_sum(4), weighted_sum(1)
 _scatter_16, _scatter_4, _scatter_1 = scatter(16), scatter(4), scatter(1)
@@ -144,7 +146,7 @@ def _places(offset, pixel, taps_y, taps_x, h, w, first, last, size, y, x):
             y[t] = offset[np.uintp((2 * pixel + 1) * taps + t)] + (row + taps_y[t])
 
 
-@njit(forceinline=True, fastmath=set(REORDERED))
+@njit(forceinline=True, fastmath=_FAST)
 def _between(place, one, end, border):
     """The two pixels around a place on an axis that ends with pixel `end`: their shares and the
     slopes of these shares, zero outside the map. With `border` the place is held within it."""
@@ -243,7 +245,7 @@ def _forward(
                     i += 1
 
 
-@njit(forceinline=True, fastmath=set(REORDERED))
+@njit(forceinline=True, fastmath=_FAST)
 def _slopes(y, x, weight, weighted, pixel, first, last, size, product, of_offset, of_weight):
     """From the corners' products to the gradients of the taps first..last."""
     H, W = size[1:3]
