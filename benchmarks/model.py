@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.alternating import (
     Work,
+    add_settings,
     alternate,
     machine,
     peak_bytes,
@@ -56,11 +57,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--size", default="tiny", choices=get_args(ModelSize))
     parser.add_argument("--image_size", type=int, default=512)
     parser.add_argument("--batch_size", type=int, default=1)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    add_settings(parser, rounds=5)
     parser.add_argument(
         "--precision", default="float32", choices=["float32", "bfloat16", "float16"]
     )
-    parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken")
     parser.add_argument("--forward_only", action="store_true", help="leave training out")
     parser.add_argument("--no_reference", action="store_true", help="leave the references out")
     parser.add_argument("--compile", action="store_true", help="torch.compile the fast network")
@@ -70,7 +70,6 @@ def parse_args() -> argparse.Namespace:
         help="training images a second instead, in the largest batch that fits (CUDA), and the "
         "encoder's share of the step",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="the results as JSON")
     return parser.parse_args()
 
 
@@ -141,7 +140,7 @@ def compare(args: argparse.Namespace, net: AnchorSAM) -> dict[str, Any]:
         }
         if not args.no_reference:
             works["reference"] = by_references(of(net, image, args))
-        times = alternate(works, args.rounds, args.device)
+        times = alternate(works, args.rounds, args.device, args.clock)
         peaks = {name: peak_bytes(work, args.device) for name, work in works.items()}
         results[kind] = {"seconds": times, "peak_bytes": peaks}
         for name in ("encoder", "reference"):
