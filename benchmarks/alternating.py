@@ -116,6 +116,11 @@ def machine(device: str) -> dict[str, Any]:
     }
 
 
+def describe(device: str) -> str:
+    facts = machine(device)
+    return f"{facts['device']}, {facts['threads']} threads, PyTorch {facts['torch']}"
+
+
 def write_json(path: Path | None, results: dict[str, Any]) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

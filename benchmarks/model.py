@@ -28,6 +28,7 @@ from benchmarks.alternating import (
     Work,
     add_settings,
     alternate,
+    describe,
     machine,
     peak_bytes,
     ratio,
@@ -200,7 +201,7 @@ def main() -> None:
     args = parse_args()
     torch.manual_seed(0)
     net = AnchorSAM(model_size=args.size).to(args.device)
-    print(f"{args.size}, {args.image_size} px, {args.precision}, {machine(args.device)}")
+    print(f"{args.size}, {args.image_size} px, {args.precision}, {describe(args.device)}")
     if args.throughput:
         results = throughput(args, net)
         print(results)

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.alternating import (
     add_settings,
     alternate,
+    describe,
     machine,
     peak_bytes,
     ratio,
@@ -134,7 +135,7 @@ def main() -> None:
     args = parse_args()
     dtype = getattr(torch, args.precision)
     results = {case.name: measure(case, args) for case in cases(args.side, dtype, args.device)}
-    print(f"{machine(args.device)}, map {args.side} x {args.side}, {args.precision}")
+    print(f"{describe(args.device)}, map {args.side} x {args.side}, {args.precision}")
     print(table(results))
     print("Ratios are medians with quartiles over the rounds.")
     write_json(args.output, {"machine": machine(args.device), "operators": results})

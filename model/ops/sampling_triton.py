@@ -182,6 +182,27 @@ def _give(of_value, given, value, image, row, column, share, channel, inside, H,
 
 
 @triton.jit
+def _store_slopes(
+    of_offset, slope_y, slope_x, pixel, here, g, k, G: tl.constexpr, K: tl.constexpr,
+    FORM: tl.constexpr,
+):  # fmt: skip
+    """The gradient of the offset of tap k of group g, in its layout."""
+    tap = (pixel * G + g) * K + k
+    kind = of_offset.dtype.element_ty
+    if FORM == _STRIP_H:
+        tl.store(of_offset + tap, slope_y.to(kind), mask=here)
+    elif FORM == _STRIP_W:
+        tl.store(of_offset + tap, slope_x.to(kind), mask=here)
+    elif FORM == _SQUARE:
+        tl.store(of_offset + 2 * tap, slope_y.to(kind), mask=here)
+        tl.store(of_offset + 2 * tap + 1, slope_x.to(kind), mask=here)
+    else:
+        tap = (pixel * 2 * G + g) * K + k
+        tl.store(of_offset + tap, slope_x.to(kind), mask=here)
+        tl.store(of_offset + tap + G * K, slope_y.to(kind), mask=here)
+
+
+@triton.jit
 def _backward(
     grad, value, offset, weight, of_value, of_offset, of_weight, pixels, H, W, C: tl.constexpr,
     G: tl.constexpr, K: tl.constexpr, STEP: tl.constexpr, FORM: tl.constexpr, SIDE: tl.constexpr,
@@ -239,18 +260,7 @@ def _backward(
         slope_y = (up * above + down * beneath) * factor
         slope_x = upper * (back * one + on * two) + lower * (back * three + on * four)
         slope_x *= factor
-        kind = of_offset.dtype.element_ty
-        if FORM == _STRIP_H:
-            tl.store(of_offset + tap, slope_y.to(kind), mask=here)
-        elif FORM == _STRIP_W:
-            tl.store(of_offset + tap, slope_x.to(kind), mask=here)
-        elif FORM == _SQUARE:
-            tl.store(of_offset + 2 * tap, slope_y.to(kind), mask=here)
-            tl.store(of_offset + 2 * tap + 1, slope_x.to(kind), mask=here)
-        else:
-            tap = (pixel * 2 * G + g) * K + k
-            tl.store(of_offset + tap, slope_x.to(kind), mask=here)
-            tl.store(of_offset + tap + G * K, slope_y.to(kind), mask=here)
+        _store_slopes(of_offset, slope_y, slope_x, pixel, here, g, k, G, K, FORM)
         if WEIGHTED:
             sample = upper * above + lower * beneath
             tl.store(of_weight + tap, sample.to(of_weight.dtype.element_ty), mask=here)

@@ -4,6 +4,9 @@ Two inner loops in the language of LLVM, whose vectorisers leave them scalar. Th
 channels in registers while they walk over the entries that read or write it. An entry is a pixel of
 the map, `index`, and its share. The arrays are flat; pixel i has its channels at i * stride and
 following, of which `shift` is the first of the row.
+
+Numba keeps compiled kernels until the file that they stand in changes: after a change here, change
+sampling_numba.py as well.
 """
 
 from __future__ import annotations
