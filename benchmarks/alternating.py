@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import json
 import platform
@@ -17,16 +18,37 @@ from torch.autograd.graph import saved_tensors_hooks
 Work = Callable[[], object]
 
 
-def alternate(candidates: dict[str, Work], rounds: int, device: str) -> dict[str, list[float]]:
+#: Seconds that pass, or that this process computes in all its threads.
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def add_settings(parser: argparse.ArgumentParser, rounds: int) -> None:
+    """The arguments of every benchmark."""
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--rounds", type=int, default=rounds, help="of which medians are taken")
+    parser.add_argument(
+        "--clock",
+        default="wall",
+        choices=CLOCKS,
+        help="cpu: the seconds that all threads compute, for a machine that others use as well "
+        "(with OMP_WAIT_POLICY=PASSIVE, so that waiting threads do not count)",
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the results as JSON")
+
+
+def alternate(
+    candidates: dict[str, Work], rounds: int, device: str, clock: str = "wall"
+) -> dict[str, list[float]]:
     """Seconds of every candidate, called in turns so that a busy machine slows all alike."""
+    now = CLOCKS[clock]
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds + 1):
         for name, work in candidates.items():
             synchronise(device)
-            start = time.perf_counter()
+            start = now()
             work()
             synchronise(device)
-            times[name].append(time.perf_counter() - start)
+            times[name].append(now() - start)
     return {name: spent[1:] for name, spent in times.items()}  # the first call prepares
 
 
@@ -92,6 +114,11 @@ def machine(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+
+
+def describe(device: str) -> str:
+    facts = machine(device)
+    return f"{facts['device']}, {facts['threads']} threads, PyTorch {facts['torch']}"
 
 
 def write_json(path: Path | None, results: dict[str, Any]) -> None:

@@ -20,7 +20,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.alternating import (
+    add_settings,
     alternate,
+    describe,
     machine,
     peak_bytes,
     ratio,
@@ -46,11 +48,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    add_settings(parser, rounds=9)
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--side", type=int, default=128, help="of the map, 128: level 1 of 512 px")
-    parser.add_argument("--rounds", type=int, default=9, help="of which medians are taken")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="the results as JSON")
     return parser.parse_args()
 
 
@@ -83,7 +83,7 @@ def cases(side: int, dtype: torch.dtype, device: str) -> list[Case]:
     ]
 
 
-def measure(case: Case, rounds: int, device: str) -> dict[str, Any]:
+def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
     leaves = [operand.requires_grad_() for operand in case.operands]
     fast, reference = case.fast(*leaves), case.reference(*leaves)
     grad = torch.randn_like(fast)
@@ -101,11 +101,11 @@ def measure(case: Case, rounds: int, device: str) -> dict[str, Any]:
     result: dict[str, Any] = {"difference": difference}
     for name, step in (("forward", forward), ("forward_backward", both)):
         works = {form: lambda op=op, step=step: step(op) for form, op in forms.items()}
-        times = alternate(works, rounds, device)
+        times = alternate(works, args.rounds, args.device, args.clock)
         result[name] = {"seconds": times, "speedup": ratio(times["reference"], times["fast"])}
     for form, operator in forms.items():
         result[f"saved_bytes_{form}"] = saved_bytes(lambda op=operator: op(*leaves))
-        result[f"peak_bytes_{form}"] = peak_bytes(lambda op=operator: both(op), device)
+        result[f"peak_bytes_{form}"] = peak_bytes(lambda op=operator: both(op), args.device)
     return result
 
 
@@ -134,11 +134,8 @@ def table(results: dict[str, Any]) -> PrettyTable:
 def main() -> None:
     args = parse_args()
     dtype = getattr(torch, args.precision)
-    results = {
-        case.name: measure(case, args.rounds, args.device)
-        for case in cases(args.side, dtype, args.device)
-    }
-    print(f"{machine(args.device)}, map {args.side} x {args.side}, {args.precision}")
+    results = {case.name: measure(case, args) for case in cases(args.side, dtype, args.device)}
+    print(f"{describe(args.device)}, map {args.side} x {args.side}, {args.precision}")
     print(table(results))
     print("Ratios are medians with quartiles over the rounds.")
     write_json(args.output, {"machine": machine(args.device), "operators": results})

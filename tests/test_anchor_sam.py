@@ -8,6 +8,7 @@ import logging
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -118,6 +119,20 @@ def test_adapter_only_freezes_the_trunk_and_nothing_else(image):
     assert not any(module.training for module in net.encoder.trunk.modules())
     assert all(module.training for module in net.encoder.neck.modules())
     assert all(module.training for module in net.decoder.modules())
+
+
+def test_a_frozen_trunk_keeps_no_activation(image):
+    net = nano()
+    kept = []
+    for mode in ("train_all", "adapter_only"):
+        net.set_training_mode(mode)
+        tensors: list[Tensor] = []
+        with saved_tensors_hooks(lambda t, into=tensors: (into.append(t), t)[1], lambda t: t):
+            last_stage, levels = net.encoder(image)
+        kept.append(len(tensors))
+        assert last_stage.requires_grad == (mode == "train_all")
+        assert all(level.requires_grad for level in levels)
+    assert kept[1] < kept[0] / 10
 
 
 def test_an_unknown_training_mode_lists_the_two():

@@ -144,3 +144,10 @@ def test_decoder_takes_the_coarsest_level_first():
     for (given, out), level, width in zip(seen, reversed(levels), (128, 64, 32, 16), strict=True):
         torch.testing.assert_close(given[:, -64:], level)
         assert out.shape == (1, width, *level.shape[2:])
+
+
+def test_the_head_comes_before_the_last_upsampling_and_changes_nothing():
+    decoder = scrambled(Decoder(context_channels=96, neck_channels=64, n_classes=3))
+    x = torch.randn(2, 16, 5, 6)
+    expected = decoder.head(decoder.last_upsample(x))
+    torch.testing.assert_close(decoder._logits(x), expected, rtol=1e-4, atol=1e-4)

@@ -36,11 +36,14 @@ class ContextFusion(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W)."""
-        branches = torch.stack([branch(x) for branch in self.branches], 1)  # (B, 4, C, H, W)
-        stacked = branches.flatten(1, 2)
-        maps = self.spatial_fusion(stacked).unsqueeze(2)  # (B, 4, 1, H, W)
-        weights = self.channel_fusion(stacked).view(*branches.shape[:3], 1, 1)
-        return (branches * (maps + weights)).sum(1)
+        stacked = torch.cat([branch(x) for branch in self.branches], 1)  # (B, 4C, H, W)
+        maps = self.spatial_fusion(stacked).permute(0, 2, 3, 1)  # BCHW -> BHWC
+        weights = self.channel_fusion(stacked).view(len(x), 1, 1, maps.shape[-1], -1)
+        branches = stacked.permute(0, 2, 3, 1).unflatten(
+            -1, (maps.shape[-1], -1)
+        )  # (B, H, W, 4, C)
+        out = (branches * (maps.unsqueeze(-1) + weights)).sum(3)
+        return out.permute(0, 3, 1, 2)  # BHWC -> BCHW
 
 
 class SpatialFusion(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.ops.dcnv3 import DCNv3
@@ -48,7 +49,18 @@ class Decoder(nn.Module):
             self.blocks, self.upsamples, reversed(levels), strict=True
         ):
             x = upsample(block(torch.cat((x, level), 1)))
-        return self.head(self.last_upsample(x))
+        return self._logits(x)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """`head(last_upsample(x))`: both are linear, and sampling the head's few channels costs
+        less than sampling its many inputs. Each group of channels has its own sampling points, so
+        the head is applied to each group, and the groups are added behind."""
+        upsample, n_classes = self.last_upsample, self.head.out_channels
+        weight = self.head.weight.unflatten(1, (upsample.groups, -1)).transpose(0, 1).flatten(0, 1)
+        parts = F.conv2d(x, weight, groups=upsample.groups)  # (B, G n_classes, H, W)
+        parts = upsample.sample(parts, upsample.offsets(x))
+        logits = parts.unflatten(1, (upsample.groups, n_classes)).sum(1)
+        return logits + self.head.bias.view(-1, 1, 1)
 
 
 class DeformableBlock(nn.Sequential):

@@ -8,10 +8,12 @@ are those of the `sam2` package, their sizes those of the configuration files th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from importlib import resources
 from typing import Any, Literal, get_args
 
+import torch
 import yaml
 from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.backbones.image_encoder import FpnNeck
@@ -115,7 +117,11 @@ class HieraEncoder(nn.Module):
 
         `image` is (B, 3, H, W) with sides that are multiples of 32.
         """
-        stages = self.trunk(image)
+        # The trunk keeps the layout of its input, and what follows wants channels last.
+        image = image.contiguous(memory_format=torch.channels_last)
+        frozen = not any(parameter.requires_grad for parameter in self.trunk.parameters())
+        with torch.no_grad() if frozen and not image.requires_grad else nullcontext():
+            stages = self.trunk(image)
         levels, _ = self.neck(stages)
         return stages[-1], levels
 

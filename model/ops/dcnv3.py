@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.ops.sampling import sum_of_samples
+from model.ops.sampling import deform_sample
+from model.ops.taps import places
 
 
 def dcnv3(
@@ -32,8 +33,9 @@ def dcnv3(
     Returns:
         (B, H, W, C) in the type of `value`, accumulated in float32 at least.
     """
-    y, x = dcnv3_positions(offset, kernel_size, dilation)
-    return sum_of_samples(value, y, x, mask)
+    K = offset.shape[4]
+    assert kernel_size**2 == K, f"a {kernel_size} x {kernel_size} kernel, but {K} taps"
+    return deform_sample(value, offset, mask, "square", step=dilation)
 
 
 def dcnv3_reference(
@@ -42,7 +44,7 @@ def dcnv3_reference(
     """The same as `dcnv3`, all taps at once by `grid_sample`: to check by, not to run."""
     B, H, W, C = value.shape
     G, K = mask.shape[-2:]
-    y, x = dcnv3_positions(offset, kernel_size, dilation)
+    y, x = places(offset, "square", dilation)
     # Pixel i has its centre at (2 i + 1) / side - 1 of the normalised coordinates.
     grid = torch.stack(((2 * x + 1) / W - 1, (2 * y + 1) / H - 1), -1)
     grid = grid.permute(0, 3, 1, 2, 4, 5).reshape(
@@ -53,19 +55,6 @@ def dcnv3_reference(
     taps = taps.view(B, G, C // G, H, W, K)
     out = torch.einsum("bgchwk,bhwgk->bhwgc", taps, mask.to(taps.dtype))
     return out.flatten(3).to(value.dtype)
-
-
-def dcnv3_positions(offset: Tensor, kernel_size: int, dilation: int) -> tuple[Tensor, Tensor]:
-    """Where the taps read: y and x (B, H, W, G, K) in pixels, float32 at least."""
-    H, W, K = offset.shape[1], offset.shape[2], offset.shape[4]
-    assert kernel_size % 2 == 1, f"a kernel has a middle tap, got side {kernel_size}"
-    assert kernel_size**2 == K, f"a {kernel_size} x {kernel_size} kernel, but {K} taps"
-    offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
-    device = offset.device
-    tap = (torch.arange(kernel_size, device=device) - kernel_size // 2) * dilation
-    row = torch.arange(H, device=device).view(H, 1, 1, 1) + tap.repeat_interleave(kernel_size)
-    column = torch.arange(W, device=device).view(W, 1, 1) + tap.repeat(kernel_size)
-    return offset[..., 0] + row, offset[..., 1] + column
 
 
 class DCNv3(nn.Module):
@@ -101,7 +90,7 @@ class DCNv3(nn.Module):
         x_BHWC = x.permute(0, 2, 3, 1)  # BCHW -> BHWC
         guide = F.gelu(self.norm(self.depthwise(x).permute(0, 2, 3, 1)))  # BCHW -> BHWC
         offset = self.offset(guide).unflatten(-1, (self.groups, -1, 2))
-        mask = self.mask(guide).unflatten(-1, (self.groups, -1)).softmax(-1)
+        mask = self._mask(guide)
         out = dcnv3(
             self.input_projection(x_BHWC),
             offset,
@@ -110,3 +99,16 @@ class DCNv3(nn.Module):
             dilation=self.dilation,
         )
         return self.output_projection(out).permute(0, 3, 1, 2)  # BHWC -> BCHW
+
+    def _mask(self, guide: Tensor) -> Tensor:
+        """Weights (B, H, W, G, K) that sum to one over the taps.
+
+        Taps come before groups out of the head: along the last axis, nine long, PyTorch's softmax
+        on a CPU takes ten times as long.
+        """
+        weight, bias = (
+            parameter.unflatten(0, (self.groups, -1)).transpose(0, 1).flatten(0, 1)  # G K -> K G
+            for parameter in (self.mask.weight, self.mask.bias)
+        )
+        logits = F.linear(guide, weight, bias).unflatten(-1, (-1, self.groups))
+        return logits.softmax(-2).transpose(-1, -2)  # B H W K G -> B H W G K

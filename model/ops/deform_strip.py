@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.ops.sampling import sum_of_samples
+from model.ops.sampling import deform_sample
+from model.ops.taps import places
 
 Axis = Literal["h", "w"]
 #: Dimension of (B, H, W, C) that a strip runs along.
@@ -33,13 +34,7 @@ def deform_strip(value: Tensor, offset: Tensor, axis: Axis) -> Tensor:
     Returns:
         (B, H, W, C) in the type of `value`, accumulated in float32 at least.
     """
-    along = strip_positions(offset, axis)
-    H, W = offset.shape[1:3]
-    shape, side = ((W, 1, 1), W) if axis == "h" else ((H, 1, 1, 1), H)
-    across = torch.arange(side, device=value.device, dtype=along.dtype).view(shape)
-    across = across.expand_as(along)
-    y, x = (along, across) if axis == "h" else (across, along)
-    return sum_of_samples(value, y, x)
+    return deform_sample(value, offset, None, f"strip_{axis}")
 
 
 def deform_strip_reference(value: Tensor, offset: Tensor, axis: Axis) -> Tensor:
@@ -61,10 +56,4 @@ def deform_strip_reference(value: Tensor, offset: Tensor, axis: Axis) -> Tensor:
 
 def strip_positions(offset: Tensor, axis: Axis) -> Tensor:
     """Where the taps of a strip read: coordinates along its axis in pixels, float32 at least."""
-    K, side = offset.shape[-1], offset.shape[DIMENSION[axis]]
-    assert K % 2 == 1, f"a strip has a middle tap, got {K} taps"
-    offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
-    tap = torch.arange(K, device=offset.device) - K // 2
-    pixel = torch.arange(side, device=offset.device)
-    shape = (side, 1, 1, 1) if axis == "h" else (side, 1, 1)
-    return offset + tap + pixel.view(shape)
+    return places(offset, f"strip_{axis}", 1)[DIMENSION[axis] - 1]

@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.ops.sampling import deform_sample
+from model.ops.taps import places
+
 
 def dysample(x: Tensor, offset: Tensor, *, scale: int = 2) -> Tensor:
     """`x` enlarged by `scale`, read bilinearly at the regular sub-pixel grid plus `offset`.
@@ -29,44 +32,28 @@ def dysample(x: Tensor, offset: Tensor, *, scale: int = 2) -> Tensor:
     expected = (B, 2, G, scale**2, H, W)
     assert offset.shape == expected, f"offset {tuple(offset.shape)} is not {expected}"
     assert C % G == 0, f"dysample: {C} channels do not divide into {G} groups"
-    points = dysample_positions(offset, scale)
-    # Sub-pixels take their places: (B, 2 G s s, H, W) -> (B, 2 G, sH, sW)
-    points = F.pixel_shuffle(points.flatten(1, 3), scale)
-    x_px, y_px = points.view(B, 2, G, scale * H, scale * W).unbind(1)
-    # Pixel i has its centre at (2 i + 1) / side - 1 of the normalised coordinates.
-    grid = torch.stack(((2 * x_px + 1) / W - 1, (2 * y_px + 1) / H - 1), -1).flatten(0, 1)
-    maps = x.to(grid.dtype).reshape(B * G, C // G, H, W)
-    out = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
-    return out.view(B, C, scale * H, scale * W).to(x.dtype)
+    out = deform_sample(
+        x.permute(0, 2, 3, 1),  # BCHW -> BHWC
+        offset.permute(0, 4, 5, 1, 2, 3),  # B 2 G K H W -> B H W 2 G K
+        None,
+        "subpixels",
+        step=scale,
+    )
+    return out.permute(0, 3, 1, 2)  # BHWC -> BCHW
 
 
 def dysample_reference(x: Tensor, offset: Tensor, *, scale: int = 2) -> Tensor:
     """The same as `dysample` by `grid_sample`: to check by, not to run."""
     B, C, H, W = x.shape
-    G = offset.shape[2]
-    expected = (B, 2, G, scale**2, H, W)
-    assert offset.shape == expected, f"offset {tuple(offset.shape)} is not {expected}"
-    assert C % G == 0, f"dysample: {C} channels do not divide into {G} groups"
-    points = dysample_positions(offset, scale)
-    # Sub-pixels take their places: (B, 2 G s s, H, W) -> (B, 2 G, sH, sW)
-    points = F.pixel_shuffle(points.flatten(1, 3), scale)
-    x_px, y_px = points.view(B, 2, G, scale * H, scale * W).unbind(1)
+    y, x_px = places(offset.permute(0, 4, 5, 1, 2, 3), "subpixels", scale)
     # Pixel i has its centre at (2 i + 1) / side - 1 of the normalised coordinates.
-    grid = torch.stack(((2 * x_px + 1) / W - 1, (2 * y_px + 1) / H - 1), -1).flatten(0, 1)
-    maps = x.to(grid.dtype).reshape(B * G, C // G, H, W)
+    grid = torch.stack(((2 * x_px + 1) / W - 1, (2 * y + 1) / H - 1))
+    # 2 B H W G (s s) -> B G (sH) (sW) 2
+    grid = grid.unflatten(-1, (scale, scale)).permute(1, 4, 2, 5, 3, 6, 0)
+    grid = grid.reshape(-1, scale * H, scale * W, 2)
+    maps = x.to(grid.dtype).reshape(len(grid), -1, H, W)
     out = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
     return out.view(B, C, scale * H, scale * W).to(x.dtype)
-
-
-def dysample_positions(offset: Tensor, scale: int) -> Tensor:
-    """Where the sub-pixels read: (x, y) in pixels, shaped like `offset`, float32 at least."""
-    H, W = offset.shape[-2:]
-    offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
-    device = offset.device
-    step = (torch.arange(scale, device=device, dtype=offset.dtype) - (scale - 1) / 2) / scale
-    x = step.repeat(scale).view(-1, 1, 1) + torch.arange(W, device=device)
-    y = step.repeat_interleave(scale).view(-1, 1, 1) + torch.arange(H, device=device).view(H, 1)
-    return offset + torch.stack(torch.broadcast_tensors(x, y))[:, None]
 
 
 class DySample(nn.Module):
@@ -89,5 +76,12 @@ class DySample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, scale * H, scale * W)."""
-        offset = self.scope * self.offset(x)
-        return dysample(x, offset.unflatten(1, (2, self.groups, -1)), scale=self.scale)
+        return self.sample(x, self.offsets(x))
+
+    def offsets(self, x: Tensor) -> Tensor:
+        """(B, 2, G, scale ** 2, H, W) in pixels of `x`."""
+        return (self.scope * self.offset(x)).unflatten(1, (2, self.groups, -1))
+
+    def sample(self, x: Tensor, offset: Tensor) -> Tensor:
+        """Any (B, C, H, W) of as many groups, enlarged with these offsets."""
+        return dysample(x, offset, scale=self.scale)

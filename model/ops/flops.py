@@ -22,19 +22,21 @@ import torch
 from model.ops import sampling, selective_scan  # noqa: F401 - they register the operators
 
 MULTIPLY_ADD = 2
-CORNERS = 4
+#: Pixels that a sample lies between.
+CORNERS = {"strip_h": 2, "strip_w": 2, "square": 4, "subpixels": 4}
 
 Shape = Sequence[int]
 
 
-def _sum_of_samples(value: Shape, y: Shape, *_: Shape | None, out_shape: Any) -> int:
-    return MULTIPLY_ADD * CORNERS * y[-1] * math.prod(value)
-
-
-def _sum_of_samples_backward(
-    grad: Shape, value: Shape, y: Shape, *_: Shape | None, out_shape: Any
+def _deform_sample(
+    value: Shape, offset: Shape, weight: Shape | None, form: str, step: int, *, out_shape: Any
 ) -> int:
-    return 2 * _sum_of_samples(value, y, out_shape=None)
+    taps = offset[5] if form == "subpixels" else offset[4]
+    return MULTIPLY_ADD * CORNERS[form] * taps * math.prod(value)
+
+
+def _deform_sample_backward(grad: Shape, *operands: Any, out_shape: Any) -> int:
+    return 2 * _deform_sample(*operands, out_shape=None)
 
 
 def _selective_scan(u: Shape, delta: Shape, A: Shape, *_: Shape, out_shape: Any) -> int:
@@ -50,8 +52,8 @@ def _selective_scan_backward(
 
 #: {operator: FLOPs from the shapes of its arguments}, for FlopCounterMode's `custom_mapping`.
 FLOP_FORMULAS: dict[Any, Callable[..., int]] = {
-    torch.ops.anchor_sam.sum_of_samples: _sum_of_samples,
-    torch.ops.anchor_sam.sum_of_samples_backward: _sum_of_samples_backward,
+    torch.ops.anchor_sam.deform_sample: _deform_sample,
+    torch.ops.anchor_sam.deform_sample_backward: _deform_sample_backward,
     torch.ops.anchor_sam.selective_scan: _selective_scan,
     torch.ops.anchor_sam.selective_scan_backward: _selective_scan_backward,
 }

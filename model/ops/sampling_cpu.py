@@ -1,135 +1,95 @@
-"""The sum of samples on a CPU, compiled by Numba at the first call and cached beside this file.
+"""Deformable sampling on a CPU: tensors to arrays, and the work to threads.
 
-Every pixel's channels of a group lie side by side, so that a corner is one vector load; nothing is
-allocated but the result. The backward pass gives each thread channels of its own to add into: the
-result does not depend on the number of threads.
+Arguments are those of `sampling.deform_sample`; `sampling_numba` has the kernels.
 """
 
 from __future__ import annotations
 
-import threading
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
 
-import numba
 import numpy as np
 import torch
-from numba import njit, prange
+from torch import Tensor
 
-# Sums may be reordered into vectors; NaN and infinity keep their meaning.
-_FAST = {"reassoc", "contract", "nsz"}
-# Numba's simplest threading layer does not stand two callers at a time.
-_ONE_AT_A_TIME = threading.Lock()
+from model.ops import sampling_numba
+from model.ops.sampling_numba import Size
+from model.ops.taps import FORMS, output_shape, regular_taps, tap_count
 
 
-def forward(
-    value: np.ndarray, y: np.ndarray, x: np.ndarray, weight: np.ndarray | None
-) -> np.ndarray:
-    """`sum_of_samples` of value (B, H, W, C) at y, x (B, H, W, G, K), all of one float type."""
-    size = (*value.shape, *y.shape[3:])
-    out = np.zeros(value.shape, value.dtype)
-    with _ONE_AT_A_TIME:
-        _use_torchs_threads()
-        operands = _flat(value, y, x, y if weight is None else weight)
-        _forward(*operands, weight is not None, size, out.reshape(-1))
-    return out
+def forward(value: Tensor, offset: Tensor, weight: Tensor | None, form: str, step: int) -> Tensor:
+    shape = output_shape(value.shape, form, step)
+    value, offset, weight, dtype = *_precise(value, offset, weight), value.dtype
+    out = value.new_empty(shape)
+    size = _size(value, offset, form, step)
+    arrays = _arrays(value, offset, offset if weight is None else weight)
+    arrays += [*_regular(size, form, value.dtype), *_arrays(out)]
+    _in_parts(sampling_numba.forward, size.B * size.H, arrays, weight is not None, size)
+    return out.to(dtype)
 
 
 def backward(
-    grad: np.ndarray, value: np.ndarray, y: np.ndarray, x: np.ndarray, weight: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    """Gradients of value, y, x and weight."""
-    of_value = np.zeros(value.shape, value.dtype)
-    of_y, of_x = np.zeros(y.shape, y.dtype), np.zeros(y.shape, y.dtype)
+    grad: Tensor, value: Tensor, offset: Tensor, weight: Tensor | None, form: str, step: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of value, offset and weight; the last is empty without weights."""
+    kept = (value, offset, value if weight is None else weight)
     weighted = weight is not None
-    of_weight = np.zeros(y.shape, y.dtype) if weighted else None
-    with _ONE_AT_A_TIME:
-        _use_torchs_threads()
-        _backward(
-            *_flat(grad, value, y, x, weight if weighted else y),
-            weighted,
-            (*value.shape, *y.shape[3:]),
-            *_flat(of_value, of_y, of_x, of_weight if weighted else of_y),
+    value, offset, weight, grad = _precise(value, offset, weight, grad)
+    results = torch.zeros_like(value), torch.empty_like(offset)
+    of_weight = torch.empty_like(weight) if weighted else value.new_empty(0)
+    size = _size(value, offset, form, step)
+    arrays = _arrays(grad, value, offset, weight if weighted else offset)
+    arrays += [*_regular(size, form, value.dtype), *_arrays(*results, of_weight)]
+    _in_parts(sampling_numba.backward, size.B * size.G, arrays, weighted, size)
+    gradients = (*results, of_weight)
+    return tuple(t.to(like.dtype) for t, like in zip(gradients, kept, strict=True))
+
+
+def _precise(value: Tensor, *others: Tensor | None) -> list[Tensor | None]:
+    """All in one float type, float32 at least, and contiguous."""
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    return [None if t is None else t.to(dtype).contiguous() for t in (value, *others)]
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [tensor.detach().numpy().reshape(-1) for tensor in tensors]
+
+
+def _size(value: Tensor, offset: Tensor, form: str, step: int) -> Size:
+    return Size(*value.shape, *tap_count(offset, form, step), FORMS.index(form), step)
+
+
+def _regular(size: Size, form: str, dtype: torch.dtype) -> list[np.ndarray]:
+    """The regular places of all groups' taps, y and x."""
+    return _arrays(
+        *(
+            torch.tensor(taps, dtype=dtype).repeat(size.G)
+            for taps in regular_taps(size.K, form, size.step)
         )
-    return of_value, of_y, of_x, of_weight
+    )
 
 
-def _flat(*arrays: np.ndarray) -> list[np.ndarray]:
-    return [array.reshape(-1) for array in arrays]
+def _in_parts(
+    kernel: Callable, count: int, arrays: list[np.ndarray], weighted: bool, size: Size
+) -> None:
+    """kernel(..., begin, end) over 0..count, in as many threads as PyTorch uses."""
+    threads = max(1, min(torch.get_num_threads(), count))
+    ends = [count * i // threads for i in range(threads + 1)]
+    parts = list(pairwise(ends))
+
+    def work(part: tuple[int, int]) -> None:
+        kernel(*arrays, weighted, tuple(size), *part)
+
+    if threads == 1:
+        work(parts[0])
+    else:
+        list(_pool(os.getpid(), threads).map(work, parts))  # list: errors come through
 
 
-def _use_torchs_threads() -> None:
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-
-
-@njit(inline="always")
-def _add(target, first, share, source, start, lanes):
-    """target[first : first + lanes] += share * source[start : start + lanes]"""
-    for i in range(lanes):  # unsigned: a negative index would count from the end, at a branch each
-        target[np.uintp(first + i)] += share * source[np.uintp(start + i)]
-
-
-@njit(inline="always")
-def _dot(one, first, other, start, lanes):
-    """Sum of one[first : first + lanes] * other[start : start + lanes]"""
-    total = one[np.uintp(first)] * other[np.uintp(start)]
-    for i in range(1, lanes):
-        total += one[np.uintp(first + i)] * other[np.uintp(start + i)]
-    return total
-
-
-@njit(parallel=True, cache=True, fastmath=_FAST)
-def _forward(value, y, x, weight, weighted, size, out):  # pragma: no cover - compiled
-    B, H, W, C, G, K = size
-    c = C // G
-    for line in prange(B * H):
-        image = line // H * H
-        for pixel in range(line * W, line * W + W):
-            for g in range(G):
-                for tap in range((pixel * G + g) * K, (pixel * G + g + 1) * K):
-                    py, px = y[tap], x[tap]
-                    if not (-1 <= py < H and -1 <= px < W):
-                        continue
-                    top, left = int(np.floor(py)), int(np.floor(px))
-                    down, right = py - top, px - left
-                    m = weight[tap] if weighted else down * 0 + 1
-                    for corner in range(4):
-                        dy, dx = corner // 2, corner % 2
-                        row, column = top + dy, left + dx
-                        if 0 <= row < H and 0 <= column < W:
-                            share = (down if dy else 1 - down) * (right if dx else 1 - right) * m
-                            start = ((image + row) * W + column) * C + g * c
-                            _add(out, pixel * C + g * c, share, value, start, c)
-
-
-@njit(parallel=True, cache=True, fastmath=_FAST)
-def _backward(
-    grad, value, y, x, weight, weighted, size, of_value, of_y, of_x, of_weight
-):  # pragma: no cover - compiled
-    B, H, W, C, G, K = size
-    c = C // G
-    for part in prange(B * G):  # no two of these add into the same channels of the same image
-        image, g = part // G * H, part % G
-        for pixel in range(image * W, (image + H) * W):
-            here = pixel * C + g * c
-            for tap in range((pixel * G + g) * K, (pixel * G + g + 1) * K):
-                py, px = y[tap], x[tap]
-                if not (-1 <= py < H and -1 <= px < W):
-                    continue
-                top, left = int(np.floor(py)), int(np.floor(px))
-                down, right = py - top, px - left
-                m = weight[tap] if weighted else down * 0 + 1
-                sample, slope_y, slope_x = m * 0, m * 0, m * 0
-                for corner in range(4):
-                    dy, dx = corner // 2, corner % 2
-                    row, column = top + dy, left + dx
-                    if 0 <= row < H and 0 <= column < W:
-                        share_y = down if dy else 1 - down
-                        share_x = right if dx else 1 - right
-                        start = ((image + row) * W + column) * C + g * c
-                        dot = _dot(grad, here, value, start, c)
-                        _add(of_value, start, share_y * share_x * m, grad, here, c)
-                        sample += share_y * share_x * dot
-                        slope_y += (share_x if dy else -share_x) * dot
-                        slope_x += (share_y if dx else -share_y) * dot
-                of_y[tap], of_x[tap] = m * slope_y, m * slope_x
-                if weighted:
-                    of_weight[tap] = sample
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads of this process: those of its parent did not survive the fork."""
+    return ThreadPoolExecutor(threads, "deformable")

@@ -1,0 +1,276 @@
+"""The kernels of deformable sampling on a CPU, compiled by Numba at the first call and cached here.
+
+Pixel by pixel: first every tap's corners and their shares, a vector of taps at a time, then the
+channels of each group, a vector of channels at a time. Nothing of the size of the map is
+allocated. All arrays are flat and of one float type; `taps_y` and `taps_x` are the regular places
+of a pixel's G * K taps.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from model.ops.simd import scatter, weighted_sum
+from model.ops.taps import FORMS
+
+# Numbers of the forms.
+_STRIP_H, _STRIP_W, _SQUARE, _SUBPIXELS = range(len(FORMS))
+
+
+class Size(NamedTuple):
+    """All that the kernels know of the shapes."""
+
+    B: int
+    H: int
+    W: int
+    C: int
+    G: int
+    K: int
+    form: int
+    step: int
+
+
+# No sums are reordered here: a tap must come out alike wherever it stands in a vector, or the
+# result would depend on how the taps are shared out to threads.
+_FAST = {"nsz"}
+_compiled = njit(nogil=True, cache=True, fastmath=_FAST)
+# Loops in these are vectorised only where Numba itself puts them into their callers; LLVM takes the
+# rest along, which compiles faster.
+_spliced = njit(inline="always")
+_inlined = njit(forceinline=True, fastmath=_FAST)
+_sum_16, _sum_4, _sum_1 = weighted_sum(16), weighted_sum(4), weighted_sum(1)
+_scatter_16, _scatter_4, _scatter_1 = scatter(16), scatter(4), scatter(1)
+
+
+@_spliced
+def _places(offset, pixel, taps_y, taps_x, h, w, first, last, size, y, x):
+    """Where the taps first..last of a pixel read."""
+    G, K, form = size[4:7]
+    taps = G * K
+    row, column = y.dtype.type(h), x.dtype.type(w)
+    if form == _STRIP_H:
+        for t in range(first, last):
+            y[t] = offset[np.uintp(pixel * taps + t)] + (row + taps_y[t])
+    elif form == _STRIP_W:
+        for t in range(first, last):
+            x[t] = offset[np.uintp(pixel * taps + t)] + (column + taps_x[t])
+    elif form == _SQUARE:
+        for t in range(first, last):
+            y[t] = offset[np.uintp(2 * (pixel * taps + t))] + (row + taps_y[t])
+            x[t] = offset[np.uintp(2 * (pixel * taps + t) + 1)] + (column + taps_x[t])
+    else:
+        for t in range(first, last):
+            x[t] = offset[np.uintp(2 * pixel * taps + t)] + (column + taps_x[t])
+            y[t] = offset[np.uintp((2 * pixel + 1) * taps + t)] + (row + taps_y[t])
+
+
+@_inlined
+def _between(place, one, end, border):
+    """The two pixels around a place on an axis that ends with pixel `end`: their shares and the
+    slopes of these shares, zero outside the map. With `border` the place is held within it."""
+    zero = one - one
+    if border:
+        inside = one if (place > zero) & (place < end) else zero
+        held = min(max(place, zero), end)
+    else:
+        inside = one if (place >= -one) & (place < end + one) else zero
+        held = min(max(place, -one), end + one)
+    below = np.floor(held)
+    part = held - below
+    has_low = inside if (below >= zero) & (below <= end) else zero
+    has_high = inside if below < end else zero
+    share_low, share_high = one - part, part
+    if not border:
+        share_low, share_high = share_low * has_low, share_high * has_high
+    low = np.int32(min(max(below, zero), end))
+    high = np.int32(min(max(below + one, zero), end))
+    return low, high, share_low, share_high, -has_low, has_high
+
+
+@_spliced
+def _corners(y, x, weight, weighted, pixel, image, h, w, first, last, size, index, share):
+    """Pixel and share of the corners of the taps first..last, one plane of G * K a corner."""
+    H, W = size[1:3]
+    taps = size[4] * size[5]
+    form = size[6]
+    one = y.dtype.type(1)
+    bottom, right = y.dtype.type(H - 1), y.dtype.type(W - 1)
+    origin, columns = np.int32(image * H * W), np.int32(W)
+    if form == _STRIP_H:
+        here = np.int32(origin + w)
+        for t in range(first, last):
+            low, high, share[t], share[taps + t], _, _ = _between(y[t], one, bottom, False)
+            index[t], index[taps + t] = here + low * columns, here + high * columns
+    elif form == _STRIP_W:
+        here = np.int32(origin + h * W)
+        for t in range(first, last):
+            low, high, share[t], share[taps + t], _, _ = _between(x[t], one, right, False)
+            index[t], index[taps + t] = here + low, here + high
+    else:
+        for t in range(first, last):
+            top, below, upper, lower, _, _ = _between(y[t], one, bottom, form == _SUBPIXELS)
+            left, beside, before, behind, _, _ = _between(x[t], one, right, form == _SUBPIXELS)
+            if weighted:
+                factor = weight[np.uintp(pixel * taps + t)]
+                upper, lower = upper * factor, lower * factor
+            index[t] = origin + top * columns + left
+            index[taps + t] = origin + top * columns + beside
+            index[2 * taps + t] = origin + below * columns + left
+            index[3 * taps + t] = origin + below * columns + beside
+            share[t], share[taps + t] = upper * before, upper * behind
+            share[2 * taps + t], share[3 * taps + t] = lower * before, lower * behind
+
+
+@_inlined
+def _target(pixel, image, h, w, first, size):
+    """The pixel of the result that the tap `first` and those behind it give to."""
+    _, H, W, _, _, K, form, step = size
+    if form != _SUBPIXELS:
+        return pixel
+    row, column = first % K // step, first % K % step
+    return ((image * H + h) * step + row) * W * step + w * step + column
+
+
+@_inlined
+def _sum_channels(value, index, share, first, last, taps, planes, C, start, c, out, at):
+    i = 0
+    while i + 16 <= c:
+        _sum_16(value, index, share, first, last, taps, planes, C, start + i, out, at + i)
+        i += 16
+    while i + 4 <= c:
+        _sum_4(value, index, share, first, last, taps, planes, C, start + i, out, at + i)
+        i += 4
+    while i < c:
+        _sum_1(value, index, share, first, last, taps, planes, C, start + i, out, at + i)
+        i += 1
+
+
+@_compiled
+def forward(
+    value, offset, weight, taps_y, taps_x, out, weighted, size, begin, end
+):  # pragma: no cover - compiled
+    """Fill `out` for the lines begin..end of all images' lines."""
+    _, H, W, C, G, K, form, _ = size
+    taps, c = G * K, C // G
+    planes = 2 if form <= _STRIP_W else 4
+    y, x = np.empty(taps, value.dtype), np.empty(taps, value.dtype)
+    index, share = np.empty(planes * taps, np.int32), np.empty(planes * taps, value.dtype)
+    for line in range(begin, end):
+        image, h = line // H, line % H
+        for w in range(W):
+            pixel = line * W + w
+            _places(offset, pixel, taps_y, taps_x, h, w, 0, taps, size, y, x)
+            _corners(y, x, weight, weighted, pixel, image, h, w, 0, taps, size, index, share)
+            # A sum takes all taps of its group, a sub-pixel its own.
+            together = 1 if form == _SUBPIXELS else K
+            for first in range(0, taps, together):
+                last, g = first + together, first // K
+                at = _target(pixel, image, h, w, first, size) * C + g * c
+                _sum_channels(value, index, share, first, last, taps, planes, C, g * c, c, out, at)
+
+
+@_inlined
+def _slopes(y, x, weight, weighted, pixel, first, last, size, product, of_offset, of_weight):
+    """From the corners' products to the gradients of the taps first..last."""
+    H, W = size[1:3]
+    taps = size[4] * size[5]
+    form = size[6]
+    one = y.dtype.type(1)
+    bottom, right = y.dtype.type(H - 1), y.dtype.type(W - 1)
+    if form <= _STRIP_W:
+        for t in range(first, last):
+            place, side = (y[t], bottom) if form == _STRIP_H else (x[t], right)
+            _, _, _, _, low, high = _between(place, one, side, False)
+            of_offset[np.uintp(pixel * taps + t)] = low * product[t] + high * product[taps + t]
+    else:
+        for t in range(first, last):
+            _, _, upper, lower, up, down = _between(y[t], one, bottom, form == _SUBPIXELS)
+            _, _, before, behind, back, on = _between(x[t], one, right, form == _SUBPIXELS)
+            above = before * product[t] + behind * product[taps + t]
+            beneath = before * product[2 * taps + t] + behind * product[3 * taps + t]
+            slope_y = up * above + down * beneath
+            slope_x = upper * (back * product[t] + on * product[taps + t])
+            slope_x += lower * (back * product[2 * taps + t] + on * product[3 * taps + t])
+            if weighted:
+                factor = weight[np.uintp(pixel * taps + t)]
+                slope_y, slope_x = slope_y * factor, slope_x * factor
+                of_weight[np.uintp(pixel * taps + t)] = upper * above + lower * beneath
+            if form == _SQUARE:
+                of_offset[np.uintp(2 * (pixel * taps + t))] = slope_y
+                of_offset[np.uintp(2 * (pixel * taps + t) + 1)] = slope_x
+            else:
+                of_offset[np.uintp(2 * pixel * taps + t)] = slope_x
+                of_offset[np.uintp((2 * pixel + 1) * taps + t)] = slope_y
+
+
+@_inlined
+def _scatter_channels(
+    grad, at, value, index, share, first, last, taps, planes, C, start, c, of_value, product
+):
+    i = 0
+    while i + 16 <= c:
+        _scatter_16(
+            grad, at + i, value, index, share, first, last, taps, planes, C, start + i, of_value,
+            product,
+        )  # fmt: skip
+        i += 16
+    while i + 4 <= c:
+        _scatter_4(
+            grad, at + i, value, index, share, first, last, taps, planes, C, start + i, of_value,
+            product,
+        )  # fmt: skip
+        i += 4
+    while i < c:
+        _scatter_1(
+            grad, at + i, value, index, share, first, last, taps, planes, C, start + i, of_value,
+            product,
+        )  # fmt: skip
+        i += 1
+
+
+@_compiled
+def backward(
+    grad, value, offset, weight, taps_y, taps_x, of_value, of_offset, of_weight, weighted, size,
+    begin, end,
+):  # pragma: no cover - compiled  # fmt: skip
+    """Fill `of_offset` and `of_weight` and add to `of_value` for begin..end of all images' groups.
+
+    No two of these add into the same channels of the same image, and a thread takes them in order:
+    the result does not depend on the number of threads.
+    """
+    _, H, W, C, G, K, form, _ = size
+    taps, c = G * K, C // G
+    planes = 2 if form <= _STRIP_W else 4
+    y, x = np.empty(taps, value.dtype), np.empty(taps, value.dtype)
+    index, share = np.empty(planes * taps, np.int32), np.empty(planes * taps, value.dtype)
+    product = np.empty(planes * taps, value.dtype)
+    for image in range(begin // G, (end + G - 1) // G):
+        # These groups' channels of this image are this thread's alone.
+        begin_tap = max(begin - image * G, 0) * K
+        end_tap = min(end - image * G, G) * K
+        for h in range(H):
+            for w in range(W):
+                pixel = (image * H + h) * W + w
+                _places(offset, pixel, taps_y, taps_x, h, w, begin_tap, end_tap, size, y, x)
+                _corners(
+                    y, x, weight, weighted, pixel, image, h, w, begin_tap, end_tap, size, index,
+                    share,
+                )  # fmt: skip
+                for plane in range(planes):
+                    for t in range(plane * taps + begin_tap, plane * taps + end_tap):
+                        product[t] = 0
+                together = 1 if form == _SUBPIXELS else K
+                for first in range(begin_tap, end_tap, together):
+                    last, g = first + together, first // K
+                    at = _target(pixel, image, h, w, first, size) * C + g * c
+                    _scatter_channels(
+                        grad, at, value, index, share, first, last, taps, planes, C, g * c, c,
+                        of_value, product,
+                    )  # fmt: skip
+                _slopes(
+                    y, x, weight, weighted, pixel, begin_tap, end_tap, size, product, of_offset,
+                    of_weight,
+                )  # fmt: skip

@@ -1,0 +1,68 @@
+"""The Triton kernels: under the interpreter, compiled without a GPU, and on one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.ops import sampling_native
+from tests.sampling_cases import CASES, Case
+
+triton = pytest.importorskip("triton", reason="this build of PyTorch brings no Triton")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_kernels_under_the_interpreter():
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "tests/triton_interpreter.py"]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_kernels_compile_for_a_gpu_that_is_not_here(tmp_path, monkeypatch):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from model.ops import sampling_triton
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    operands = [t.bfloat16() for t in CASES[2].operands(16)]
+    _, settings = sampling_triton._launch(*operands, "square", 1)
+    for kernel in (sampling_triton._forward, sampling_triton._backward):
+        names = kernel.arg_names
+        types = dict.fromkeys(names, "*bf16") | dict.fromkeys(("pixels", "H", "W"), "i32")
+        types["of_value"] = "*fp32"
+        constants = {n: v for n, v in settings.items() if n not in ("pixels", "H", "W")}
+        signature = {n: "constexpr" if n in constants else types[n] for n in names}
+        source = ASTSource(
+            kernel, signature, {(names.index(n),): value for n, value in constants.items()}
+        )
+        compiled = triton.compile(source, target=GPUTarget("cuda", 80, 32))
+        assert len(compiled.asm["cubin"]) > 1000
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("width", [1, 3, 16, 70])
+def test_kernels_on_a_gpu_agree_with_pytorchs_sampler(case: Case, dtype: torch.dtype, width: int):
+    from model.ops import sampling_triton
+
+    operands = [None if t is None else t.to(dtype).cuda() for t in case.operands(width)]
+    exact = [None if t is None else t.double() for t in operands]
+    bound = {torch.float64: 1e-9, torch.float32: 1e-5}.get(dtype, torch.finfo(dtype).eps)
+    out = sampling_triton.forward(*operands, case.form, case.step)
+    expected = sampling_native.forward(*exact, case.form, case.step)
+    torch.testing.assert_close(out.double(), expected, rtol=bound, atol=bound)
+    actual = sampling_triton.backward(out, *operands, case.form, case.step)
+    expected = sampling_native.backward(out.double(), *exact, case.form, case.step)
+    # The second is of the offsets, whose slopes jump at whole pixels.
+    checked = slice(0, 3, 2) if dtype in (torch.bfloat16, torch.float16) else slice(0, 3)
+    for grad, other in zip(actual[checked], expected[checked], strict=True):
+        torch.testing.assert_close(grad.double(), other.double(), rtol=bound, atol=10 * bound)
