@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from model import build_model
 from model.anchor_sam.anchor_mining import StripOffsets
 from model.anchor_sam.net import AnchorSAM
+from model.meta import on_meta
 from model.ops.dcnv3 import DCNv3
-from tests.meta import on_meta
 
 #: Parameters: total, trunk, neck, adapter, context fusion, decoder without context fusion.
 PARAMETERS = {

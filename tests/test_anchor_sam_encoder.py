@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.anchor_sam.encoder import HieraEncoder
 from model.anchor_sam.net import AnchorSAM
-from tests.meta import on_meta
+from model.meta import on_meta
 
 FILES = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
 

@@ -15,9 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from model import MODELS, PRETRAINED_ARGS, build_model, model_class
+from model.meta import on_meta
 from model.weights import known_weights
 from tests.conftest import ROOT
-from tests.meta import on_meta
 from tests.model_targets import TARGETS, Target, contract_args
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
