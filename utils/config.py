@@ -312,7 +312,12 @@ def _without_effect(config: Config) -> list[str]:
         lines.append("forward_args has no effect: every model takes the image alone")
     cosine = config.scheduler.CosineAnnealingLR_params
     active = config.scheduler.active_scheduler
-    if active == "CosineAnnealingLR" and cosine.T_max not in (None, config.epochs):
+    budget = config.max_steps or config.max_minutes
+    if budget and active == "CosineAnnealingLR" and cosine.T_max is not None:
+        lines.append(
+            f"T_max {cosine.T_max} is kept: null lets the rate follow max_steps and max_minutes"
+        )
+    elif active == "CosineAnnealingLR" and cosine.T_max not in (None, config.epochs):
         lines.append(
             f"T_max {cosine.T_max} differs from epochs {config.epochs}: the rate is at "
             f"its minimum from epoch {cosine.T_max} on"
