@@ -164,6 +164,8 @@ def conclude(
     for table in [score_table(summary), significance_table(summary)][: len(first)]:
         print(to_console(table))
         print(table.caption)
+    for key, reason in failures.items():
+        print(f"{key}: FAILED: {reason}")
     print(f"{work.folder}/: {', '.join(files)}")
     return not any(cost["problems"] for cost in costs.values())
 

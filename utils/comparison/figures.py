@@ -71,11 +71,10 @@ def draw_curves(summary: Mapping[str, Any], path: Path) -> None:
     """Precision against recall over the thresholds, with lines of equal F1."""
     figure = Figure(figsize=(7.5, 6), dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    recall = np.linspace(0.01, 1, 200)
     for f1 in (0.2, 0.4, 0.6, 0.8):
-        precision = f1 * recall / np.maximum(2 * recall - f1, 1e-9)
-        shown = (precision > 0) & (precision <= 1)
-        axes.plot(recall[shown], precision[shown], color=matplotlib.rcParams["grid.color"], lw=1)
+        recall = np.geomspace(f1 / (2 - f1), 1, 100)
+        precision = f1 * recall / (2 * recall - f1)
+        axes.plot(recall, precision, color=matplotlib.rcParams["grid.color"], lw=1)
         axes.text(1.0, f1 / (2 - f1), f" F1 {f1}", fontsize=7, color="0.5", va="center")
     for number, model in enumerate(summary["models"]):
         points = model["curve"]

@@ -19,6 +19,7 @@ from utils.metrics import PixelCounts
 DIRECTION = {main_value(name).key: main_value(name).more_is_better for name in METRICS}
 #: What the pictures that show one metric take, the first that there is.
 HEADLINE = ("iou", "f1")
+DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def summarise(
     _add_ranks(models, metrics)
     images = {name: [run.report["images"] for run in runs] for name, runs in by_model.items()}
     differences = paired_differences(images, metrics) if len(images) > 1 else []
-    return {
+    content = {
         "about": dict(about) | {"num_images": len(scored[0].report["images"])},
         "scoring": _same_in_all([run.report for run in scored]),
         "metrics": [{"key": key, "more_is_better": DIRECTION[key]} for key in metrics],
@@ -69,12 +70,22 @@ def summarise(
         },
         "failures": dict(failures),
     }
+    return _rounded(content)
 
 
 def headline(summary: Mapping[str, Any]) -> str:
     """The metric that a picture of one metric shows."""
     keys = [metric["key"] for metric in summary["metrics"]]
     return next((key for key in HEADLINE if key in keys), keys[0])
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to the digits that every kind of file keeps: a sheet's 16 are one too few."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _model(
@@ -116,13 +127,15 @@ def _add_ranks(models: Sequence[dict[str, Any]], metrics: Sequence[str]) -> None
 
 
 def _curve(runs: Sequence[Scored]) -> list[dict[str, float]]:
-    """Precision and recall at each threshold, from the counts of all seeds."""
+    """Precision and recall at each threshold that some pixel reaches, from all seeds' counts."""
     curves = [run.report.get("curve") for run in runs]
     if not all(curves):
         return []
     points = []
     for entries in zip(*curves, strict=True):
         counts = sum((PixelCounts(*entry["counts"]) for entry in entries), PixelCounts())
+        if not counts.tp + counts.fp:
+            continue  # of no prediction there is no precision
         values = counts.metrics()
         point = {key: values[key] for key in ("precision", "recall")}
         points.append({"threshold": entries[0]["threshold"], **point})
