@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_train import assert_equal_weights, run_train, workplace  # noqa: F401
+from tests.test_train import assert_equal_weights, run_killed_at, run_train, workplace  # noqa: F401
 from utils.checkpoint import load_checkpoint
 from utils.optim import Schedule
 from utils.schema import Config
@@ -43,23 +43,7 @@ def test_accumulated_batches_are_one_step(workplace):  # noqa: F811
 def test_a_budget_of_steps_resumes_bit_for_bit(workplace, monkeypatch, kill_at):  # noqa: F811
     extra = ("max_steps=5", "save_every_steps=1")
     assert run_train(*extra, "run_name=whole") == 0
-    from utils import engine
-
-    class Killed(BaseException):
-        pass
-
-    real, done = engine._train_step, []
-
-    def step(training, group):
-        real(training, group)
-        done.append(1)
-        if len(done) > kill_at:
-            raise Killed
-
-    monkeypatch.setattr(engine, "_train_step", step)
-    with pytest.raises(Killed):
-        run_train(*extra)
-    monkeypatch.setattr(engine, "_train_step", real)
+    run_killed_at(monkeypatch, kill_at + 1, *extra)  # in the step after a checkpoint
     assert run_train(*extra, "load=auto") == 0
     assert_equal_weights(Path("logs_weights/whole/last.pth"), Path("logs_weights/run/last.pth"))
     assert rows("whole") == rows("run")
