@@ -58,12 +58,12 @@ def main(argv: list[str] | None = None) -> int:
     if int(os.environ.get("RANK", 0)):
         return 0  # the first of torchrun's processes starts the others' work
 
-    from utils.comparison.launch import Interrupted, Launcher, only_one, torchrun_ranks
+    from utils.comparison.launch import Interrupted, Launcher, leave_torchrun, only_one
     from utils.comparison.work import Work
 
     with ExitStack() as stack:
         with user_mistakes():
-            ranks = torchrun_ranks()
+            ranks = leave_torchrun()
             tasks = plan(args)
             lock = stack.enter_context(only_one(args.out))
             work = Work(args.out, Launcher(args.out, ranks=ranks, lock=lock))

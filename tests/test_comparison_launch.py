@@ -50,12 +50,8 @@ def test_output_is_shown_and_logged_and_the_last_line_is_the_reason(launcher, tm
         launcher.run(str(script), [], "task")
     assert (tmp_path / "logs" / "task.log").read_text() == "one\nwhy\n"
     assert "one" in capsys.readouterr().err
-    script.write_text("import os; open('here', 'w'); assert 'RANK' not in os.environ")
-    os.environ["RANK"] = "0"
-    try:
-        launcher.run(str(script), [], "task")
-    finally:
-        del os.environ["RANK"]
+    script.write_text("open('here', 'w')")
+    launcher.run(str(script), [], "task")
     assert (tmp_path / "here").exists()
 
 
@@ -104,14 +100,16 @@ def test_a_killed_comparison_takes_its_script_along_which_is_waited_for(tmp_path
 
 
 def test_torchrun_ranks_start_each_script_over_as_many(monkeypatch, tmp_path):
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert launch.torchrun_ranks() == 4
+    for key, value in {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(key, value)
+    assert launch.leave_torchrun() == 4
+    assert "RANK" not in os.environ and launch.leave_torchrun() == 1
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     command = Launcher(tmp_path, ranks=4, lock=0)._python()
     for number, handler in handlers.items():
         signal.signal(number, handler)
     assert command[1:3] == ["-m", "torch.distributed.run"] and command[-1] == "4"
+    monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="one machine"):
-        launch.torchrun_ranks()
+        launch.leave_torchrun()

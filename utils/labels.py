@@ -1,17 +1,21 @@
-"""Names beside the points of a plot, placed so that they do not cover each other."""
+"""What is written on a plot: names beside its points, and plain numbers along a wide scale."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.text import Annotation, Text
+from matplotlib.ticker import NullFormatter
 from matplotlib.transforms import Bbox
 
 #: Sides of a point, the most readable first, and distances in points that are tried.
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 _DISTANCES_PT = (0, 8, 18, 30, 44)
 _HORIZONTAL = {1: "left", 0: "center", -1: "right"}
+#: Largest number through the smallest, below which an axis may hold no power of ten.
+_SHORT = 8
 _VERTICAL = {1: "bottom", 0: "center", -1: "top"}
 
 
@@ -36,7 +40,8 @@ def label_points(
     for name, point, radius in zip(names, points, radii_pt, strict=True):
         best, least = None, float("inf")
         for label in _candidates(axes, name, point, radius, fontsize):
-            box = Text.get_window_extent(label)
+            label.get_window_extent()  # puts the text where it belongs
+            box = Text.get_window_extent(label)  # without the line
             cost = _covered(box, taken) + _outside(box, axes.get_window_extent())
             if cost < least:
                 best, least = (label, box), cost
@@ -46,6 +51,13 @@ def label_points(
         assert best is not None
         axes.add_artist(best[0])
         taken.append(best[1])
+
+
+def write_plain_numbers(axis: Axis) -> None:
+    """0.1 and 300 along a logarithmic axis, which has its final limits; more where it is short."""
+    low, high = axis.get_view_interval()
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("{x:g}" if high / low < _SHORT else NullFormatter())
 
 
 def _candidates(

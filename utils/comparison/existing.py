@@ -9,7 +9,6 @@ from typing import Any
 
 from model import PRETRAINED_ARGS
 from utils.comparison.plan import Task, for_scoring, refuse_different_protocols, safe_name
-from utils.config import load_config
 from utils.runs import CONFIG_FILE, best_checkpoint
 from utils.schema import Config
 
@@ -52,11 +51,6 @@ def find_tasks(
     tasks = [found[name][seed] for name in order for seed in sorted(found[name])]
     refuse_different_protocols({task.key: task.config for task in tasks})
     return tasks
-
-
-def read_run_config(path: Path, overrides: Sequence[str], **models: Any) -> Config:
-    """The config that a run left, with overrides."""
-    return load_config(path, overrides, **models)
 
 
 def _runs_in(folder: Path) -> list[Path]:

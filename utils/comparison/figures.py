@@ -11,12 +11,11 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
 
 from utils.comparison.summary import headline
 from utils.comparison.tables import label
 from utils.files import atomic_path
-from utils.labels import label_points
+from utils.labels import label_points, write_plain_numbers
 from utils.plots import CURVE_COLOURS
 from utils.sheet import DPI
 
@@ -50,8 +49,10 @@ def draw_bars(summary: Mapping[str, Any], path: Path) -> None:
         means = [score["mean"] for score in scores]
         errors = [score["std"] or 0.0 for score in scores]
         places = np.arange(len(models))
-        axes.barh(places, means, xerr=errors, color=_colours(models), capsize=3,
-                  ecolor=matplotlib.rcParams["text.color"], height=0.7)  # fmt: skip
+        bars = {"color": _colours(models), "height": 0.7}
+        if any(errors):
+            bars |= {"xerr": errors, "ecolor": matplotlib.rcParams["text.color"], "capsize": 3}
+        axes.barh(places, means, **bars)
         for place, score in zip(places, scores, strict=True):
             seeds = score["values"] if len(score["values"]) > 1 else []
             axes.plot(seeds, [place] * len(seeds), ".", color="0.5", markersize=4)
@@ -104,9 +105,8 @@ def draw_efficiency(summary: Mapping[str, Any], path: Path) -> None:
     axes.errorbar(*zip(*points, strict=True), yerr=errors, fmt="none", ecolor="0.5", capsize=3)
     axes.scatter(*zip(*points, strict=True), s=areas, c=_colours(models), alpha=0.8, zorder=3)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(LogFormatter())
-    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
     axes.margins(0.25)
+    write_plain_numbers(axes.xaxis)
     axes.set(xlabel="GFLOPs", ylabel=label(key))
     _grid(axes, "both")
     _bubble_legend(axes, [model["parameters"] for model in models])

@@ -42,15 +42,18 @@ class ScriptFailed(RuntimeError):
     """A script ended with an error; the message holds its last line."""
 
 
-def torchrun_ranks() -> int:
+def leave_torchrun() -> int:
     """How many processes torchrun has started, this one among them; 1 without torchrun.
 
-    Raises ValueError on several machines: a comparison starts its trainings on one.
+    What torchrun told this process is forgotten, so that the processes which it starts, and its
+    own work, do not wait for the others. Raises ValueError on several machines.
     """
     world = int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     if local != world:
         raise ValueError("compare.py runs on one machine: use torchrun without --nnodes")
+    for key in [k for k in os.environ if k in _OF_TORCHRUN or k.startswith("TORCHELASTIC_")]:
+        del os.environ[key]
     return world
 
 
@@ -102,7 +105,7 @@ class Launcher:
             self._process = subprocess.Popen(
                 [*self._python(), str(ROOT / script), *arguments],
                 cwd=self._folder,
-                env=self._environment(),
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -130,14 +133,6 @@ class Launcher:
             return [sys.executable]
         torchrun = ["-m", "torch.distributed.run", "--standalone"]
         return [sys.executable, *torchrun, "--nproc-per-node", str(self._ranks)]
-
-    def _environment(self) -> dict[str, str]:
-        own = {
-            key: value
-            for key, value in os.environ.items()
-            if key not in _OF_TORCHRUN and not key.startswith("TORCHELASTIC_")
-        }
-        return own | {"PYTHONUNBUFFERED": "1"}
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
         self._signal = number

@@ -79,10 +79,12 @@ def plan_trainings(
 
     Raises ValueError where configs differ in what must be the same.
     """
-    fitted = {name: _with_budget(config, budget) for name, config in configs.items()}
+    fitted = {safe_name(name): _with_budget(config, budget) for name, config in configs.items()}
+    if len(fitted) < len(configs):
+        raise ValueError(f"the files' names are too much alike: {', '.join(configs)}")
     refuse_different_protocols(fitted, PROTOCOL if budget else (*PROTOCOL, *BUDGETS.values()))
     return [
-        Task(safe_name(name), seed, _for_run(config, safe_name(name), seed))
+        Task(name, seed, _for_run(config, name, seed))
         for name, config in fitted.items()
         for seed in seeds or (config.random_seed,)
     ]

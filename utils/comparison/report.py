@@ -20,10 +20,10 @@ _STYLE = """
   color-scheme: dark; --ink: #e4e4e4; --paper: #191b1f; --line: #3a3d44; --soft: #23262c; }
 :root[data-theme=light] { color-scheme: light; }
 body { color: var(--ink); background: var(--paper); font: 15px/1.5 system-ui, sans-serif;
-  max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
+  max-width: 96rem; margin: 2rem auto; padding: 0 1rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.88rem; }
-th, td { padding: 0.3rem 0.6rem; text-align: right; white-space: nowrap;
+th, td { padding: 0.3rem 0.5rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
 thead th { background: var(--soft); }
@@ -67,13 +67,13 @@ def write_report(
         "<h2>Scores</h2>",
         to_html(score_table(summary)),
     ]
-    if summary["significance"]["differences"]:
-        sections += ["<h2>Significance</h2>", to_html(significance_table(summary))]
     for name, grounds in charts.items():
         images = (_image(file, name, f"{ground}-only") for ground, file in grounds.items())
         sections += [f"<h2>{html.escape(name)}</h2>", *images]
     for name, file in pictures.items():
         sections += [f"<h2>{html.escape(name)}</h2>", _image(file, name, "")]
+    if summary["significance"]["differences"]:
+        sections += ["<h2>Significance</h2>", to_html(significance_table(summary))]
     sections += _conditions(summary)
     body = "\n".join(sections)
     with atomic_path(path) as temporary:

@@ -12,6 +12,10 @@ from prettytable import PrettyTable
 
 Mark = Literal["", "best", "second"]
 DASH = "-"
+#: Below which a difference is told from chance.
+LEVEL = 0.05
+#: Of fewer, a bootstrap knows too little of how images vary.
+FEW_IMAGES = 20
 LABELS = {"f1": "F1", "iou": "IoU", "mean_iou": "mIoU", "iou_per_image": "IoU per image",
           "apls": "APLS", "topo_f1": "TOPO F1", "cldice": "clDice",
           "betti0_error": "Betti-0 error", "relaxed_f1": "relaxed F1"}  # fmt: skip
@@ -72,16 +76,18 @@ def significance_table(summary: Mapping[str, Any]) -> Table:
             Cell(f"{entry['difference']:+.4f}"),
             Cell(f"{entry['low']:+.4f} to {entry['high']:+.4f}"),
             Cell(_p_value(entry["p"])),
-            Cell(_p_value(entry["p_holm"])),
+            Cell(_p_value(entry["p_holm"]), "best" if entry["p_holm"] < LEVEL else ""),
         ]
         for entry in found["differences"]
     ]
+    num_images = summary["about"]["num_images"]
     caption = (
-        f"Difference to {found['baseline']}: paired bootstrap over "
-        f"{summary['about']['num_images']} images, {found['resamples']} resamples, each scored "
-        "by all seeds and averaged over them; two-sided p, adjusted by Holm over the models of "
-        "each metric."
+        f"Difference to {found['baseline']}: paired bootstrap over {num_images} images, "
+        f"{found['resamples']} resamples, each scored by all seeds and averaged over them; "
+        "two-sided p, adjusted by Holm over the models of each metric, bold below 0.05."
     )
+    if num_images < FEW_IMAGES:
+        caption += " Of so few images the intervals are too narrow."
     return Table(caption, header, rows)
 
 

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
 
 from model.base import PARTS
 from utils.files import atomic_path
-from utils.labels import label_points
+from utils.labels import label_points, write_plain_numbers
 from utils.plots import CURVE_COLOURS
 from utils.profiling.report import number_at
 from utils.sheet import DPI
@@ -79,10 +78,9 @@ def _scatter(
     axes.scatter(*zip(*points, strict=True), s=POINT_PT**2 * 2, color=CURVE_COLOURS[1], zorder=3)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):  # 300, where matplotlib would write 3 x 10^2
-        axis.set_major_formatter(LogFormatter())
-        axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
     axes.margins(0.2)
+    for axis in (axes.xaxis, axes.yaxis):
+        write_plain_numbers(axis)
     axes.set_xlabel("GFLOPs")
     axes.set_ylabel(title)
     axes.grid(color="0.9", which="both")
