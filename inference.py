@@ -171,21 +171,25 @@ def refuse_empty_output(settings: Inference) -> None:
 
 def score(predictor: Predictor, folder: Path, *, images: WholeImages, split: str) -> int:
     """Predict labelled images, write their maps and the reports, print the scores."""
-    from utils.distributed import gather_in_order
+    from utils.distributed import all_gather_objects, gather_in_order
+    from utils.metrics import CURVE_THRESHOLDS, ThresholdCounts
     from utils.reports import score_table, write_scores
     from utils.results import image_result, map_folders, write_maps
 
     settings, own = predictor.config.inference, {}
+    own_curve = ThresholdCounts(CURVE_THRESHOLDS)
     for index in predictor.share(len(images), split):
         item = images[index]
         target = item["target"].numpy()
         probability = predictor.probability(item["name"], item["image"])
         own[index] = image_result(item["name"], probability, predictor.scoring, target)
+        own_curve.update(probability, target)
         write_maps(folder, own[index], probability, target, settings)
     results = gather_in_order(own)
+    curve = sum(all_gather_objects(own_curve), ThresholdCounts(CURVE_THRESHOLDS))
     if predictor.ranks.is_main:
         conditions = predictor.conditions(split)
-        write_scores(folder, conditions, results)
+        write_scores(folder, conditions, results, curve)
         print(conditions)
         print(score_table(results, predictor.config.metrics))
         print(f"{folder}/: metrics.json, metrics.xlsx")

@@ -23,6 +23,7 @@ from utils.command_line import StopRequest, set_up_logging, user_mistakes
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
+    from utils.budget import Stopwatch
     from utils.dataset import WholeImages
     from utils.schema import Config
     from utils.tracking import Tracker
@@ -63,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     # torch takes seconds to import; a question for --help should not wait for it
     import model
     from utils import distributed
+    from utils.budget import fit_epochs
     from utils.checkpoint import seed_everything
     from utils.config import load_config
     from utils.engine import NonFiniteLoss, Stopped
@@ -83,6 +85,8 @@ def main(argv: list[str] | None = None) -> int:
         ranks = distributed.init(config.device)
         start = find_start(config)
         batches, val = load_splits(config, ranks)
+        per_epoch = batches.batch_sampler.batches_per_epoch
+        config = fit_epochs(config, per_epoch)
         seed_everything(config.random_seed)  # the same first weights on every rank
         network = model.build_model(
             config.model_classname,
@@ -90,9 +94,7 @@ def main(argv: list[str] | None = None) -> int:
             load_pretrained=start.checkpoint is None,
         )
         seed_everything(config.random_seed, ranks.rank)
-        state = build_training(
-            config, ranks, network, batches_per_epoch=batches.batch_sampler.batches_per_epoch
-        )
+        state = build_training(config, ranks, network, batches_per_epoch=per_epoch)
         begin(state, start)
         run = distributed.broadcast_object(start.run_folder(config) if ranks.is_main else None)
 
@@ -124,14 +126,20 @@ def fit(
     stop: StopRequest,
 ) -> None:
     """Every epoch that is left: train, evaluate on val, keep the best, write what can be read."""
+    from utils.budget import Stopwatch
+
     config, progress = training.config, training.progress
-    if progress.epoch > config.epochs:
-        logger.info("%s has its %d epochs: nothing left to train", run, config.epochs)
-    for epoch in range(progress.epoch, config.epochs + 1):
-        started = time.monotonic()
-        losses = train_epoch(training, batches, run, stop)
+    watch = Stopwatch(progress.seconds, config.max_minutes, training.ranks)
+    is_last = watch.is_over and not progress.batches
+    if is_last or progress.epoch > config.epochs:
+        logger.info("%s has done its %d epochs: nothing left to train", run, progress.epoch - 1)
+        return
+    while not is_last:
+        epoch, started = progress.epoch, time.monotonic()
+        losses = train_epoch(training, batches, run, stop, watch)
+        is_last = watch.is_over or epoch == config.epochs
         scores, samples = {}, []
-        if is_evaluated(config, epoch):
+        if is_last or is_evaluated(config, epoch):
             scores, samples = evaluate_epoch(training, val, stop)
             keep_best(training, scores, run)
         rate = training.schedule.rate
@@ -141,35 +149,49 @@ def fit(
                 tracker.log("val", epoch, scores)
                 tracker.write_samples(epoch, samples)
             tracker.write()
-            tracker.say(epoch, seconds=time.monotonic() - started)
+            tracker.say(epoch, seconds=time.monotonic() - started, share_done=watch.share)
         progress.next_epoch()
-        if config.save_checkpoint and (epoch % config.save_interval == 0 or epoch == config.epochs):
+        if config.save_checkpoint and (is_last or epoch % config.save_interval == 0):
             save_last(training, run)
 
 
 def train_epoch(
-    training: Training, batches: DataLoader, run: Path, stop: StopRequest
+    training: Training, batches: DataLoader, run: Path, stop: StopRequest, watch: Stopwatch
 ) -> dict[str, float]:
     """The rest of the epoch in work; writes last.pth every `save_every_steps` optimiser steps."""
+    from utils.budget import batches_in
     from utils.engine import train_one_epoch
     from utils.progress import progress
 
     config, epoch = training.config, training.progress.epoch
     sampler = batches.batch_sampler
-    sampler.start_at(epoch, training.progress.samples // sampler.joint_batch)
+    done = training.progress.samples // sampler.joint_batch
+    end = done if watch.is_over else batches_in(config, epoch, sampler.batches_per_epoch)
+    sampler.start_at(epoch, done, end)
     remaining = len(sampler)
 
+    def count_time() -> None:
+        training.progress.seconds = watch.seconds
+        if watch.share is not None:
+            training.schedule.spend(watch.share)
+
     def after_step() -> None:
+        watch.lap()
+        count_time()
         every = config.save_every_steps
         if config.save_checkpoint and every and training.schedule.steps % every == 0:
             save_last(training, run)
+            watch.start()
 
+    count_time()
+    watch.start()
     return train_one_epoch(
         training,
         progress(batches, remaining, f"epoch {epoch}/{config.epochs}"),
         remaining=remaining,
         after_step=after_step,
         stop_asked=stop.asked,
+        time_is_up=lambda: watch.is_over,
     )
 
 
@@ -199,9 +221,9 @@ def evaluate_epoch(training: Training, val: WholeImages, stop: StopRequest) -> t
 
 
 def is_evaluated(config: Config, epoch: int) -> bool:
-    """Every `evaluate_interval` epochs from `evaluate_epoch` on, and the last one."""
+    """Every `evaluate_interval` epochs from `evaluate_epoch` on; the last one always is."""
     since = epoch - config.evaluate_epoch
-    return epoch == config.epochs or (since >= 0 and since % config.evaluate_interval == 0)
+    return since >= 0 and since % config.evaluate_interval == 0
 
 
 def keep_best(training: Training, scores: dict[str, float], run: Path) -> None:

@@ -17,6 +17,8 @@ class Normalisation(NamedTuple):
     std: tuple[float, ...]
 
 
+#: What a network is made of, in the order that an image passes through it.
+PARTS = ("encoder", "neck", "adapter", "decoder")
 IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
@@ -32,6 +34,8 @@ class RoadModel(nn.Module):
     normalisation: ClassVar[Normalisation] = IMAGENET
     #: What `adapter_only` freezes, as parameter-name prefixes; empty: the model has no such mode.
     adapter_only_frozen: ClassVar[tuple[str, ...]] = ()
+    #: Module-name prefixes of PARTS, of which the longest counts; the decoder is all the rest.
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {"encoder": ("encoder",)}
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,6 +80,17 @@ class RoadModel(nn.Module):
     def _padding(self, side: int) -> int:
         padded = max(side, self.min_size)
         return -(-padded // self.stride) * self.stride - side
+
+    @classmethod
+    def part_of(cls, name: str) -> str:
+        """Which of PARTS the module or parameter of this name belongs to."""
+        found = [
+            (len(prefix), part)
+            for part, prefixes in cls.parts.items()
+            for prefix in prefixes
+            if _under(name, prefix)
+        ]
+        return max(found, default=(0, "decoder"))[1]
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict]:
         """Optimiser groups `decay` and `no_decay`: every trainable parameter exactly once.

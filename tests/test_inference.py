@@ -138,7 +138,8 @@ def test_every_report_names_its_conditions(workplace):
     argv = ["-c", "tiny.yaml", "tta.enable=true", "tta.ops=[identity, vflip]", "tile_overlap=0.5"]
     assert inference.main([*argv, "inference.threshold=0.4", "inference.split=val"]) == 0
     report = read_json("results/run/metrics.json")
-    named = {key: value for key, value in report.items() if key not in ("images", "overall")}
+    scores = ("images", "overall", "curve")
+    named = {key: value for key, value in report.items() if key not in scores}
     assert named == {
         "split": "val",
         "threshold": 0.4,
@@ -152,6 +153,9 @@ def test_every_report_names_its_conditions(workplace):
         "pixel_size": None,
         "parameters": {},
     }
+    (point,) = [point for point in report["curve"] if point["threshold"] == 0.4]
+    keys = ("tp", "fp", "fn", "tn")
+    assert point["counts"] == [sum(row[key] for row in report["images"]) for key in keys]
     book = openpyxl.load_workbook("results/run/metrics.xlsx")
     assert book.sheetnames == ["images", "overall", "conditions"]
     head, *rows = book["images"].iter_rows(values_only=True)

@@ -46,6 +46,27 @@ def run_train(*overrides: str, config: str = "tiny.yaml") -> int:
     return train.main(["-c", config, *SETTINGS, *overrides])
 
 
+def run_killed_at(monkeypatch, step_number: int, *overrides: str) -> None:
+    """A run that ends without a word after so many steps."""
+    from utils import engine
+
+    class Killed(BaseException):
+        pass
+
+    real_step, steps = engine._train_step, []
+
+    def step(training, group):
+        real_step(training, group)
+        steps.append(1)
+        if len(steps) == step_number:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_train_step", step)
+        with pytest.raises(Killed):
+            run_train(*overrides)
+
+
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(path)["model"]
 
@@ -117,23 +138,7 @@ def test_a_run_killed_at_a_step_continues_bit_for_bit(workplace, monkeypatch, ki
     extra = ("ema_decay=0.9", "save_every_steps=2", f"num_workers={workers}")
     assert run_train(*extra, "run_name=whole") == 0
 
-    from utils import engine
-
-    class Killed(BaseException):
-        pass
-
-    real_step, steps = engine._train_step, []
-
-    def step(training, group):
-        real_step(training, group)
-        steps.append(1)
-        if len(steps) == kill_at:
-            raise Killed
-
-    monkeypatch.setattr(engine, "_train_step", step)
-    with pytest.raises(Killed):
-        run_train(*extra)
-    monkeypatch.setattr(engine, "_train_step", real_step)
+    run_killed_at(monkeypatch, kill_at, *extra)
     torch.manual_seed(123)  # another process would not have this one's random state
     assert run_train(*extra, "load=auto") == 0
     whole, resumed = Path("logs_weights/whole"), Path("logs_weights/run")

@@ -61,6 +61,36 @@ def load_config(
     )
 
 
+def load_configs(
+    paths: Sequence[str | os.PathLike[str]],
+    overrides: Sequence[str] = (),
+    *,
+    model_names: Sequence[str],
+    model_class: Callable[[str], type],
+    warn: Callable[[str], None],
+) -> dict[str, Config]:
+    """Several configs by their files' names without suffix, in the given order.
+
+    Raises ConfigError with every mistake of every file at once, and for files of one name.
+    """
+    configs: dict[str, Config] = {}
+    reports: list[ConfigError] = []
+    for path in map(Path, paths):
+        if path.stem in configs:
+            twice = f"another file is called {path.stem}, and rows go by that name"
+            reports.append(ConfigError(str(path), [twice]))
+            continue
+        try:
+            configs[path.stem] = load_config(
+                path, overrides, model_names=model_names, model_class=model_class, warn=warn
+            )
+        except ConfigError as report:
+            reports.append(report)
+    if reports:
+        raise ValueError("\n".join(str(report) for report in reports))
+    return configs
+
+
 def check_config(
     values: dict[str, Any],
     source: str,
@@ -282,7 +312,12 @@ def _without_effect(config: Config) -> list[str]:
         lines.append("forward_args has no effect: every model takes the image alone")
     cosine = config.scheduler.CosineAnnealingLR_params
     active = config.scheduler.active_scheduler
-    if active == "CosineAnnealingLR" and cosine.T_max not in (None, config.epochs):
+    budget = config.max_steps or config.max_minutes
+    if budget and active == "CosineAnnealingLR" and cosine.T_max is not None:
+        lines.append(
+            f"T_max {cosine.T_max} is kept: null lets the rate follow max_steps and max_minutes"
+        )
+    elif active == "CosineAnnealingLR" and cosine.T_max not in (None, config.epochs):
         lines.append(
             f"T_max {cosine.T_max} differs from epochs {config.epochs}: the rate is at "
             f"its minimum from epoch {cosine.T_max} on"

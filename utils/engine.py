@@ -36,11 +36,13 @@ def train_one_epoch(
     remaining: int,
     after_step: Callable[[], None] = lambda: None,
     stop_asked: Callable[[], bool] = lambda: False,
+    time_is_up: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
     """Train on the `remaining` batches of the epoch; return the mean of each loss over the epoch.
 
-    `after_step` is called after every optimiser step, for checkpoints. Raises NonFiniteLoss, and
-    Stopped when `stop_asked` answers true on any rank, after a whole step.
+    `after_step` is called after every optimiser step, for checkpoints; where `time_is_up` then
+    answers true, on all ranks alike, the epoch ends. Raises NonFiniteLoss, and Stopped when
+    `stop_asked` answers true on any rank, after a whole step.
     """
     training.network.train()
     group: list[dict[str, Any]] = []
@@ -52,6 +54,8 @@ def train_one_epoch(
             after_step()
             if any_rank(stop_asked(), training.ranks.device):
                 raise Stopped
+            if time_is_up():
+                break
     progress = training.progress
     return {name: total / progress.batches for name, total in progress.sums.items()}
 

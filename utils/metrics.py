@@ -24,6 +24,9 @@ IGNORE = 255
 #: and lower ones, since scores of the road graph peak there (gaps cost more than width).
 DEFAULT_THRESHOLDS = (0.01, 0.02, 0.03, *(step / 20 for step in range(1, 20)))
 
+#: Of a precision-recall curve: even steps, finer towards its ends.
+CURVE_THRESHOLDS = (0.001, 0.002, 0.005, *(step / 100 for step in range(1, 100)), 0.995, 0.999)
+
 
 @dataclass(frozen=True)
 class PixelCounts:

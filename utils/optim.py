@@ -37,12 +37,17 @@ class Schedule:
         warm_up_steps: int,
         steps_per_epoch: int,
         epochs: int,
+        max_steps: int | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.settings = settings
         self.warm_up_steps = warm_up_steps
-        horizon = settings.CosineAnnealingLR_params.T_max or epochs
-        self.cosine_steps = max(1, horizon * steps_per_epoch - warm_up_steps)
+        horizon = settings.CosineAnnealingLR_params.T_max
+        total_steps = (horizon or epochs) * steps_per_epoch
+        if max_steps is not None and horizon is None:
+            total_steps = max_steps
+        self.cosine_steps = max(1, total_steps - warm_up_steps)
+        self.share_gone: float | None = None  # of a budget of time, see `spend`
         self.peaks: Sequence[float] = [group["lr"] for group in optimizer.param_groups]
         self.steps = 0
         self.factor = 1.0  # what the plateau rule has left of the peak rate
@@ -53,6 +58,11 @@ class Schedule:
     def step(self) -> None:
         """The rate of the next optimiser step."""
         self.steps += 1
+        self._apply()
+
+    def spend(self, share: float) -> None:
+        """For a training that time ends: the share that is gone, which the cosine follows."""
+        self.share_gone = share
         self._apply()
 
     def evaluated(self, f1: float, loss: float) -> None:
@@ -90,6 +100,8 @@ class Schedule:
             return max(floor, peak * self.factor)
         floor = min(peak, self.settings.CosineAnnealingLR_params.eta_min)
         done = min(1.0, (self.steps - self.warm_up_steps) / self.cosine_steps)
+        if self.share_gone is not None:
+            done = self.share_gone
         return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * done))
 
     def state_dict(self) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def sample_sheet(
     for name, image, target, probability in zip(names, images, targets, probabilities, strict=True):
         mask = probability >= threshold
         probability_rgba = colour_map(probability, bytes=True)
-        panels = [image, _mask_rgb(target), probability_rgba[..., :3], error_map(mask, target)]
+        panels = [image, mask_rgb(target), probability_rgba[..., :3], error_map(mask, target)]
         rows.append(Row(f"{name}   {_score(mask, target)}", panels))
     columns = ["image", "truth", "probability", f"errors at threshold {threshold:g}"]
     write_sheet(columns, rows, path, legend=ERROR_LEGEND, scale=(2, PROBABILITY_COLOURS))
@@ -87,7 +87,7 @@ def overview(
     sheet = [
         Row(
             f"{title}   {_score(prediction, truth)}",
-            [image, _mask_rgb(truth), _mask_rgb(prediction != 0), error],
+            [image, mask_rgb(truth), mask_rgb(prediction != 0), error],
         )
         for title, image, truth, prediction, error in rows
     ]
@@ -95,7 +95,7 @@ def overview(
     write_sheet(columns, sheet, path, legend=ERROR_LEGEND)
 
 
-def _mask_rgb(mask: np.ndarray) -> np.ndarray:
+def mask_rgb(mask: np.ndarray) -> np.ndarray:
     """White road on black, grey where the mask says nothing."""
     colours = np.where(mask[..., None] == 1, WHITE, BLACK)
     colours[mask == IGNORE] = GREY

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from prettytable import PrettyTable
 from utils.files import atomic_path, write_json
 from utils.image_scores import score_split
 from utils.metric_names import main_value
+from utils.metrics import ThresholdCounts
 from utils.results import ImageResult
 
 
@@ -42,14 +43,22 @@ class Conditions:
         )
 
 
-def write_scores(folder: Path, conditions: Conditions, results: Sequence[ImageResult]) -> None:
-    """Write metrics.json and metrics.xlsx (sheets images, overall, conditions)."""
+def write_scores(
+    folder: Path, conditions: Conditions, results: Sequence[ImageResult], curve: ThresholdCounts
+) -> None:
+    """Write metrics.json, with the counts along the precision-recall curve, and metrics.xlsx
+    (sheets images, overall, conditions)."""
     rows = [
         {"name": result.name} | result.scores.values() | asdict(result.scores.counts)
         for result in results
     ]
     overall = score_split([result.scores for result in results])
-    write_json(folder / "metrics.json", asdict(conditions) | {"images": rows, "overall": overall})
+    points = [
+        {"threshold": threshold, "counts": astuple(counts)}
+        for threshold, counts in zip(curve.thresholds, curve.counts(), strict=True)
+    ]
+    scores = {"images": rows, "overall": overall, "curve": points}
+    write_json(folder / "metrics.json", asdict(conditions) | scores)
     book = Workbook()
     book.remove(book.active)
     sheet = book.create_sheet("images")

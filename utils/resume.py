@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 _FREE_ON_RESUME = {
     "load",
     "epochs",
+    "max_steps",
+    "max_minutes",
     "run_name",
     "num_workers",
     "device",

@@ -23,7 +23,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             raise ValueError("the training split is empty")
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.rank, self.world = rank, world
-        self.epoch, self.first_batch = 1, 0
+        self.epoch, self.first_batch, self.end = 1, 0, self.batches_per_epoch
 
     @property
     def joint_batch(self) -> int:
@@ -34,18 +34,20 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     def batches_per_epoch(self) -> int:
         return max(1, self.length // self.joint_batch)
 
-    def start_at(self, epoch: int, first_batch: int = 0) -> None:
-        """Which epoch the next iteration gives, and how many of its batches to leave out."""
+    def start_at(self, epoch: int, first_batch: int = 0, end: int | None = None) -> None:
+        """Which epoch the next iteration gives, how many of its batches to leave out, and before
+        which to end (None: all are given)."""
         self.epoch, self.first_batch = epoch, first_batch
+        self.end = self.batches_per_epoch if end is None else end
 
     def __len__(self) -> int:
-        return self.batches_per_epoch - self.first_batch
+        return max(0, self.end - self.first_batch)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.length, generator=generator).tolist()
         while len(order) < self.joint_batch:
             order += order
-        for batch in range(self.first_batch, self.batches_per_epoch):
+        for batch in range(self.first_batch, self.end):
             start = batch * self.joint_batch + self.rank * self.batch_size
             yield [(self.epoch, index) for index in order[start : start + self.batch_size]]

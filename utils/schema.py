@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from utils.metric_names import METRICS, PIXEL_METRICS
 
@@ -117,6 +117,8 @@ class Config(Section):
     # Optimisation
     random_seed: int = Field(6, ge=0, lt=2**32)
     epochs: int = Field(200, ge=1)
+    max_steps: int | None = Field(None, ge=1)  # optimiser steps, in place of `epochs`
+    max_minutes: Annotated[float, Field(gt=0)] | None = None  # of steps; the end at the latest
     batch_size: int = Field(2, ge=1)  # per rank
     gradient_accumulation: int = Field(1, ge=1)  # batches a step
     learning_rate: float = Field(2e-4, gt=0)
@@ -160,6 +162,12 @@ class Config(Section):
         if side % SIZE_MULTIPLE:
             raise ValueError(f"{side} is not a multiple of {SIZE_MULTIPLE}")
         return side
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Config:
+        if self.max_steps is not None and self.max_minutes is not None:
+            raise ValueError("max_steps and max_minutes: give one of them")
+        return self
 
     @field_validator("loss")
     @classmethod

@@ -70,10 +70,15 @@ class Tracker:
             [sample.name for sample in samples],
         )
 
-    def say(self, epoch: int, seconds: float) -> None:
-        """A line on the console for the epoch that the last rows tell of."""
+    def say(self, epoch: int, seconds: float, share_done: float | None = None) -> None:
+        """A line on the console for the epoch that the last rows tell of.
+
+        `share_done` is that of `max_minutes`, where they end the training.
+        """
         rows = {row["split"]: row for row in self.rows if row["epoch"] == epoch}
         left = (self.config.epochs - epoch) * seconds
+        if share_done is not None:
+            left = min(left, (1 - share_done) * 60 * (self.config.max_minutes or 0))
         line = f"epoch {epoch}/{self.config.epochs}  loss {rows['train']['loss']:.4f}"
         if "val" in rows:
             val = rows["val"]

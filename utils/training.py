@@ -28,6 +28,7 @@ class Progress:
     """How far a training has come."""
 
     epoch: int = 1  # the epoch in work
+    seconds: float = 0.0  # spent in training steps, in all sittings
     samples: int = 0  # crops of it that all ranks together have taken
     batches: int = 0  # a rank's batches of it, which went into `sums`
     sums: dict[str, float] = field(default_factory=dict)  # of each loss over those batches
@@ -79,11 +80,13 @@ def build_training(
         warm_up_steps=config.warm_up_step,
         steps_per_epoch=steps_per_epoch,
         epochs=config.epochs,
+        max_steps=config.max_steps,
     )
-    if config.warm_up_step >= steps_per_epoch * config.epochs:
+    steps = config.max_steps or steps_per_epoch * config.epochs
+    if config.warm_up_step >= steps:
         logger.warning(
             "warm_up_step: the run's %d steps end within the warm-up of %d",
-            steps_per_epoch * config.epochs,
+            steps,
             config.warm_up_step,
         )
     dtype = amp_dtype(config.amp, ranks.device)

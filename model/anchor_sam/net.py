@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,11 @@ class AnchorSAM(RoadModel):
     min_size = 64
     normalisation = IMAGENET
     adapter_only_frozen = ("encoder.trunk",)
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "encoder": ("encoder",),
+        "neck": ("encoder.neck",),
+        "adapter": ("adapter",),
+    }
 
     def __init__(
         self,

@@ -196,6 +196,7 @@ class AFDANet(RoadModel):
     the network runs at the image's own size."""
 
     stride: ClassVar[int] = 32
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {"encoder": ("encoder",), "neck": ("fusions",)}
 
     def __init__(
         self, *, img_size: int = 1024, num_classes: int = 1, pretrained: bool = True

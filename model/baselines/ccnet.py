@@ -37,6 +37,10 @@ class CCNet(RoadModel):
     """
 
     stride: ClassVar[int] = 32 * GRID
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "encoder": ("encoder",),
+        "neck": ("perception", "interaction"),
+    }
 
     def __init__(
         self, *, n_classes: PositiveInt = 1, n_channels: PositiveInt = 3, pretrained: bool = True

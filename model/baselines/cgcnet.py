@@ -32,6 +32,10 @@ class CGCNet(RoadModel):
     """
 
     stride: ClassVar[int] = 16
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "encoder": ("encoder",),
+        "neck": ("reduce", "context", "expand"),
+    }
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ paper has separable ones and without its multi-grid, as in the published compari
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,8 @@ class DeepLabV3Plus(RoadModel):
     Raises ValueError for another output_stride, when the pretrained weights are missing or damaged,
     and in training for a single image, whose pooled branch has nothing to normalise over.
     """
+
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {"encoder": ("encoder",), "neck": ("aspp",)}
 
     def __init__(
         self,

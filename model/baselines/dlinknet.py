@@ -29,6 +29,7 @@ class DLinkNet(RoadModel):
     """
 
     stride: ClassVar[int] = 32
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {"encoder": ("encoder",), "neck": ("centre",)}
 
     def __init__(
         self, *, n_channels: PositiveInt = 3, n_classes: PositiveInt = 1, pretrained: bool = True

@@ -136,6 +136,9 @@ class RSM_SS(RoadModel):
     """
 
     stride: ClassVar[int] = 32
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "encoder": ("patch_embed", "downsamples", "stages")
+    }
 
     def __init__(
         self,

@@ -213,6 +213,10 @@ class StripUnet(RoadModel):
     """StripUnet on a ResNet-34."""
 
     stride: ClassVar[int] = 32
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "encoder": ("encoder",),
+        "neck": ("attentions", "downs", "centre", "enhancements", "ups"),
+    }
 
     def __init__(self, *, n_channels: int = 3, n_classes: int = 1, pretrained: bool = True) -> None:
         super().__init__()

@@ -41,6 +41,10 @@ class TransRoadNet(RoadModel):
     """
 
     stride: ClassVar[int] = 32
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "encoder": ("encoder",),
+        "neck": ("position", "context", "semantic_share", "fuse"),
+    }
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class UNet(RoadModel):
     """
 
     min_size: ClassVar[int] = 16
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {"encoder": ("entry", "down")}
 
     def __init__(
         self, *, n_channels: PositiveInt = 3, n_classes: PositiveInt = 1, bilinear: bool = True

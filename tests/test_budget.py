@@ -1,0 +1,78 @@
+"""Trainings that steps or minutes end: the last evaluation, the rate, resuming."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.test_train import assert_equal_weights, run_killed_at, run_train, workplace  # noqa: F401
+from utils.checkpoint import load_checkpoint
+from utils.optim import Schedule
+from utils.schema import Config
+
+
+def rows(run: str) -> list[dict]:
+    return [json.loads(x) for x in Path(f"logs_weights/{run}/metrics.jsonl").read_text().split("\n")
+            if x]  # fmt: skip
+
+
+def steps(run: str) -> int:
+    return load_checkpoint(f"logs_weights/{run}/last.pth")["schedule"]["steps"]
+
+
+def test_steps_end_within_an_epoch_with_an_evaluation_and_the_lowest_rate(workplace):  # noqa: F811
+    never = ("evaluate_epoch=100", "save_interval=100")
+    # three steps an epoch
+    assert run_train("max_steps=7", *never, "scheduler.CosineAnnealingLR_params.eta_min=1e-5") == 0
+    assert steps("run") == 7
+    assert [(r["epoch"], r["split"]) for r in rows("run")] == [
+        (1, "train"), (2, "train"), (3, "train"), (3, "val"),
+    ]  # fmt: skip
+    assert rows("run")[-2]["lr"] == pytest.approx(1e-5)
+    assert Path("logs_weights/run/best_f1score.pth").is_file()
+
+
+def test_accumulated_batches_are_one_step(workplace):  # noqa: F811
+    assert run_train("max_steps=3", "gradient_accumulation=2", "epochs=1") == 0
+    assert steps("run") == 3  # two an epoch, of two batches and of one
+
+
+@pytest.mark.parametrize("kill_at", [2, 4])
+def test_a_budget_of_steps_resumes_bit_for_bit(workplace, monkeypatch, kill_at):  # noqa: F811
+    extra = ("max_steps=5", "save_every_steps=1")
+    assert run_train(*extra, "run_name=whole") == 0
+    run_killed_at(monkeypatch, kill_at + 1, *extra)  # in the step after a checkpoint
+    assert run_train(*extra, "load=auto") == 0
+    assert_equal_weights(Path("logs_weights/whole/last.pth"), Path("logs_weights/run/last.pth"))
+    assert rows("whole") == rows("run")
+
+
+def test_minutes_end_within_an_epoch_and_are_not_spent_twice(workplace, capsys):  # noqa: F811
+    assert run_train("max_minutes=1e-6", "epochs=100") == 0
+    assert steps("run") == 1
+    assert [(r["epoch"], r["split"]) for r in rows("run")] == [(1, "train"), (1, "val")]
+    assert run_train("max_minutes=1e-6", "epochs=100", "load=auto") == 0
+    assert "nothing left to train" in capsys.readouterr().err
+    assert steps("run") == 1
+    # what was counted before goes on counting
+    assert load_checkpoint("logs_weights/run/last.pth")["progress"]["seconds"] > 6e-5
+
+
+def test_two_budgets_are_a_mistake(workplace, capsys):  # noqa: F811
+    with pytest.raises(SystemExit) as stop:
+        run_train("max_minutes=1", "max_steps=1")
+    assert stop.value.code == 2
+    assert "give one of them" in capsys.readouterr().err
+
+
+def test_the_cosine_follows_the_share_of_the_time_that_is_gone():
+    import torch
+
+    config = Config(model_classname="x", dataset_name="x")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = Schedule(optimizer, config.scheduler, warm_up_steps=0, steps_per_epoch=9, epochs=9)
+    for share, rate in ((0.0, 1.0), (0.5, 0.5), (1.0, 1e-6)):
+        schedule.spend(share)
+        assert schedule.rate == pytest.approx(rate, abs=1e-6)
