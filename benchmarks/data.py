@@ -10,7 +10,6 @@ whatever else the machine does. The bound: 25 ms a sample at 1024 from a JPEG of
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -32,7 +31,7 @@ from albumentations.pytorch import ToTensorV2
 from utils.augment import Augment
 from utils.dataset import TrainCrops, find_pairs, to_sample
 from utils.decoding import Crop, decode
-from utils.files import atomic_path
+from utils.files import write_json
 from utils.imageio import read_label
 from utils.memory import keep_freed_memory
 from utils.nodata import blank_areas
@@ -192,8 +191,7 @@ def main() -> None:
         result = report(times, stages(pairs, args.size, args.samples))
     if args.output:
         settings = {"size": args.size, "samples": args.samples, "images": len(pairs)}
-        with atomic_path(args.output) as path:
-            path.write_text(json.dumps(settings | result, indent=2) + "\n", encoding="utf-8")
+        write_json(args.output, settings | result)
 
 
 if __name__ == "__main__":

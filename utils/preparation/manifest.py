@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from utils.files import atomic_path
+from utils.files import atomic_path, write_json
 from utils.pairing import SPLITS
 
 SETTINGS_FILE = "manifest.json"
@@ -56,7 +56,7 @@ class Manifest:
         if found is None:
             if self.folder.is_dir() and any(self.folder.iterdir()):
                 raise ValueError(f"{self.folder}: holds other things, name another --dst")
-            self._write_settings(settings | {"complete": False})
+            write_json(self.folder / SETTINGS_FILE, settings | {"complete": False})
             return
         differing = [key for key in settings if found.get(key) != settings[key]]
         if differing:
@@ -97,7 +97,7 @@ class Manifest:
             writer = csv.writer(file)
             writer.writerow(Row._fields)
             writer.writerows(sorted(rows, key=lambda row: (SPLITS.index(row.split), row.name)))
-        self._write_settings(settings | {"complete": True})
+        write_json(self.folder / SETTINGS_FILE, settings | {"complete": True})
         (self.folder / JOURNAL_FILE).unlink(missing_ok=True)
 
     def strangers(self, rows: Iterable[Row]) -> list[str]:
@@ -121,10 +121,6 @@ class Manifest:
         except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
             return None
         return found if isinstance(found, dict) and "complete" in found else None
-
-    def _write_settings(self, settings: dict[str, Any]) -> None:
-        with atomic_path(self.folder / SETTINGS_FILE) as temporary:
-            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def _rows(self) -> list[Row]:
         with open(self.folder / ROWS_FILE, newline="", encoding="utf-8") as file:
