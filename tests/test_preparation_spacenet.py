@@ -155,12 +155,27 @@ def test_lines_that_are_none(tmp_path: Path, capsys):
     feature = {"type": "Feature", "properties": {}, "geometry": polygon}
     paths[1].write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
     paths[2].write_text(json.dumps({"type": "FeatureCollection", "features": []}))
-    assert prepare("spacenet", src, tmp_path) == 1
-    said = capsys.readouterr().err
+    said = refused(capsys, "spacenet", src, tmp_path)
     assert f"{paths[0]}: cannot be read as GeoJSON" in said
     assert f"{paths[1]}: expected lines, found Polygon" in said
-    assert str(paths[2]) not in said  # a chip without roads is sound
-    assert len(list((tmp_path / "spacenet").glob("*/image/*"))) == 2
+    for path in paths[:2]:
+        miniatures.write_lines(path, [])
+    assert prepare("spacenet", src, tmp_path) == 0  # a chip without roads is sound
+    masks = (tmp_path / "spacenet").glob("*/label/*")
+    assert sorted(bool(rasterio.open(mask).read().any()) for mask in masks) == [False] * 3 + [True]
+
+
+def test_chips_that_cannot_be_used(tmp_path: Path, capsys):
+    src = miniatures.spacenet(tmp_path / "src", count=3)
+    paths = sorted((src / "AOI_2_Vegas" / "PS-RGB").iterdir())
+    profile = {"driver": "GTiff", "dtype": "uint8", "height": 50, "width": 50}
+    with rasterio.open(paths[0], "w", count=1, **profile):
+        pass
+    paths[1].write_bytes(paths[1].read_bytes()[:6])
+    said = refused(capsys, "spacenet", src, tmp_path)
+    assert f"{paths[0]}: no coordinate reference system" in said
+    assert f"{paths[0]}: 1 bands" in said
+    assert f"{paths[1]}: cannot be read" in said
 
 
 def test_the_real_chip(tmp_path: Path, real_data: Path):

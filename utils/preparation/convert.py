@@ -71,7 +71,8 @@ class Conversion:
         """
         mask = self._mask(source)
         place = _place(source.image)
-        stretch = self.stretches.get(source.part)
+        is_8bit = read_header(source.image).crops_cheaply
+        stretch = None if is_8bit else self.stretches.get(source.part)
         if self.tile is None and stretch is None:
             image = self.folder / split / "image" / (source.name + source.image.suffix.lower())
             label = self._write_mask(split, source.name, mask, place)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ import shapely
 import shapely.geometry
 from rasterio.features import rasterize
 
+from utils.dataset_check import in_threads
+from utils.decoding import read_header
 from utils.pairing import listed
 from utils.preparation.sources import Found, Source
 from utils.topology.crs import WGS84, crs_name, metric_crs, to_crs
@@ -33,6 +35,7 @@ LANE_KEYS = ("lane_number", "lane_numbe", "lanes")
 PERCENTILES = (2.0, 98.0)
 #: Every how manyth pixel, along both axes, is looked at for them.
 STRETCH_STEP = 8
+VALUES = 1 << 16
 
 _IMAGES = ("ps-rgb", "rgb-pansharpen")
 _LINES = ("geojson_roads", "spacenetroads", "geojson_roads_speed", "")  # the first found is taken
@@ -87,36 +90,63 @@ def find_spacenet(src: Path) -> Found:
     return found
 
 
-def stretches(sources: Iterable[Source]) -> dict[str, Stretch]:
-    """How the 16-bit chips of each city become 8-bit; cities with 8-bit chips are left out."""
-    values: dict[str, list[np.ndarray]] = defaultdict(list)
-    for source in sources:
+def chip_problem(source: Source) -> str | None:
+    """What headers and lines tell before anything is drawn."""
+    problems = []
+    try:
+        read_header(source.image)
         with rasterio.open(source.image) as chip:
-            if chip.dtypes[0] == "uint8":
-                continue
-            size = [-(-side // STRETCH_STEP) for side in chip.shape]
-            sample = chip.read([1, 2, 3], out_shape=(3, *size))
-        values[source.part].append(sample[:, (sample > 0).any(axis=0)])  # C N
-    limits = {
-        city: np.percentile(np.concatenate(samples, axis=1), PERCENTILES, axis=1)
-        for city, samples in values.items()
-        if any(sample.size for sample in samples)
-    }
-    return {city: Stretch(tuple(low), tuple(high)) for city, (low, high) in limits.items()}
+            if chip.crs is None:
+                problems.append(f"{source.image}: no coordinate reference system to place lines by")
+            if chip.count < 3:
+                problems.append(f"{source.image}: {chip.count} bands, expected three or more")
+    except ValueError as error:
+        problems.append(str(error))
+    try:
+        _read_lines(source.label)
+    except ValueError as error:
+        problems.append(str(error))
+    return "\n".join(problems) or None
+
+
+def stretches(sources: Sequence[Source]) -> dict[str, Stretch]:
+    """How the 16-bit chips of each city become 8-bit; cities with 8-bit chips are left out."""
+    totals: dict[str, np.ndarray] = {}
+    found = in_threads(_histogram, sources, "spacenet: brightness of the cities")
+    for source, counts in zip(sources, found, strict=True):
+        if counts is not None:
+            totals[source.part] = totals.get(source.part, 0) + counts
+    return {city: _stretch(counts) for city, counts in totals.items() if counts.any()}
+
+
+def _histogram(source: Source) -> np.ndarray | None:
+    """How often each 16-bit value occurs, 3 x 65536; None for an 8-bit chip."""
+    with rasterio.open(source.image) as chip:
+        if chip.dtypes[0] == "uint8":
+            return None
+        size = [-(-side // STRETCH_STEP) for side in chip.shape]
+        bands = chip.read([1, 2, 3], out_shape=(3, *size)).clip(0, VALUES - 1).astype(np.int64)
+    valid = (bands > 0).any(axis=0)
+    return np.stack([np.bincount(band[valid], minlength=VALUES) for band in bands])
+
+
+def _stretch(counts: np.ndarray) -> Stretch:
+    """The least values that the percentiles' shares do not exceed."""
+    reached = counts.cumsum(axis=1) / counts.sum(axis=1, keepdims=True)
+    low, high = ((reached < percentile / 100).sum(axis=1) for percentile in PERCENTILES)
+    return Stretch(tuple(map(float, low)), tuple(map(float, high)))
 
 
 def draw_lines(path: Path, chip: Path, width_m: float | None) -> np.ndarray:
     """The road mask of a chip, uint8 H W in {0, 1}.
 
     A pixel is road when its centre is. `width_m` None: by the lines' own width or lanes
-    (`road_width_m`). Raises ValueError, one line, for what is no GeoJSON of lines, and for a chip
-    without a place.
+    (`road_width_m`). Raises ValueError, one line, for what is no GeoJSON of lines.
     """
     with rasterio.open(chip) as source:
         crs, transform, shape = source.crs, source.transform, source.shape
         corners = np.array([source.xy(0, 0), source.xy(*shape)])
-    if crs is None:
-        raise ValueError(f"{chip}: has no coordinate reference system, its lines cannot be placed")
+    assert crs is not None, chip  # chip_problem looks
     mask = np.zeros(shape, np.uint8)
     lines, properties, lines_crs = _read_lines(path)
     if not lines:
