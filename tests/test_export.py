@@ -214,7 +214,7 @@ class Unknown(TinyNet):
         return super().forward_padded(image) + torch.linalg.eigvalsh(image[:, :1]).mean()
 
 
-def test_a_model_that_cannot_be_exported_says_why(tmp_path, monkeypatch, caplog):
+def test_a_model_that_cannot_be_exported_says_why(tmp_path, caplog, capfd):
     trained = predictor("UNet")
     object.__setattr__(trained, "model", Unknown().eval())
     with pytest.raises(ValueError) as error, caplog.at_level(logging.WARNING):
@@ -222,6 +222,7 @@ def test_a_model_that_cannot_be_exported_says_why(tmp_path, monkeypatch, caplog)
     said = str(error.value)
     assert said.startswith("Unknown cannot be exported to ONNX for tiles of 64 px: ")
     assert "eigvalsh" in said and "\n" not in said
+    assert capfd.readouterr().out == ""
     assert list(tmp_path.iterdir()) == []
 
 

@@ -17,7 +17,8 @@ from tests.miniatures import DEGREES, NORTH, WEST
 from tests.test_preparation import prepare, refused, rows_of
 from utils.dataset_check import check_dataset
 from utils.imageio import valid_pixels
-from utils.preparation.spacenet import draw_lines, find_spacenet, road_width_m
+from utils.preparation.lines import draw_lines, road_width_m
+from utils.preparation.spacenet import find_spacenet
 
 
 @pytest.fixture(scope="module")

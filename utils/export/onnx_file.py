@@ -11,7 +11,11 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -73,12 +77,14 @@ def export_onnx(predictor: Predictor, path: Path) -> list[Path]:
             onnx.save(exported, temporary)
             difference = _difference(network, temporary, side)
             if difference > TOLERANCE:
-                raise RuntimeError(f"the file's answer differs by {difference:.1e} from PyTorch's")
+                raise RuntimeError(
+                    f"ONNX Runtime's probabilities differ by {difference:.1e} from PyTorch's, more "
+                    f"than {TOLERANCE:g}"
+                )
     except _FAILURES as error:
         name = type(predictor.model).__name__
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
-            f"{name} cannot be exported to ONNX for tiles of {side} px: {reason}"
+            f"{name} cannot be exported to ONNX for tiles of {side} px: {_reason(error)}"
         ) from None
     logger.info("ONNX Runtime and PyTorch differ by %.1e at most", difference)
     return [path]
@@ -106,11 +112,32 @@ def deepness_metadata(predictor: Predictor) -> dict[str, object]:
     return metadata
 
 
+def _reason(error: Exception) -> str:
+    """The first line, without PyTorch's advice to write to its authors."""
+    line = str(error).strip().partition("\n")[0] or type(error).__name__
+    return line.partition(" Please ")[0]
+
+
+@contextmanager
+def _without_graph() -> Iterator[None]:
+    """Nothing goes to the C library's stdout: of a model that it cannot express, PyTorch's
+    exporter prints the whole graph there, thousands of lines."""
+    sys.stdout.flush()
+    kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nothing)
+
+
 def _traced(network: nn.Module, side: int) -> onnx.ModelProto:
     """By tracing: of PyTorch's two exporters the one that keeps the batch free in every model."""
     buffer, batch = io.BytesIO(), {0: "batch"}
     image = torch.zeros(1, 3, side, side)
-    with warnings.catch_warnings(), portable(), torch.no_grad():
+    with warnings.catch_warnings(), _without_graph(), portable(), torch.no_grad():
         # It says that it is the older one, and that sizes become constants, as they should.
         warnings.simplefilter("ignore")
         torch.onnx.export(

@@ -27,9 +27,10 @@ from utils.decoding import Crop, decode, read_header
 from utils.files import atomic_path, sha256
 from utils.imageio import read_image_and_valid, read_label
 from utils.pairing import Pair
+from utils.preparation.lines import draw_lines
 from utils.preparation.manifest import Row
 from utils.preparation.sources import Source
-from utils.preparation.spacenet import Stretch, draw_lines
+from utils.preparation.stretch import Stretch
 
 _GEOTIFF = {
     "driver": "GTiff",

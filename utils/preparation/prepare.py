@@ -16,8 +16,9 @@ from utils.preparation.convert import Conversion
 from utils.preparation.distributions import DISTRIBUTIONS, find_sources
 from utils.preparation.manifest import ROWS_FILE, Manifest, Row
 from utils.preparation.sources import Source
-from utils.preparation.spacenet import PERCENTILES, chip_problem, stretches
+from utils.preparation.spacenet import chip_problem
 from utils.preparation.splits import assign, check_split
+from utils.preparation.stretch import PERCENTILES, stretches
 
 logger = logging.getLogger(__name__)
 
