@@ -29,13 +29,13 @@ import albumentations as A
 from albumentations.pytorch import ToTensorV2
 
 from utils.augment import Augment
-from utils.dataset import TrainCrops, find_pairs, to_sample
+from utils.dataset import IGNORE, TrainCrops, find_pairs, to_sample
 from utils.decoding import Crop, decode
 from utils.files import write_json
-from utils.imageio import read_label
+from utils.imageio import read_label, read_size
 from utils.memory import keep_freed_memory
 from utils.nodata import blank_areas
-from utils.pairing import Pair
+from utils.pairing import Pair, listed
 from utils.schema import Augmentation
 from utils.synthetic.scene import draw_scene
 
@@ -101,20 +101,14 @@ def plain_pipeline(pairs: list[Pair], size: int) -> Callable[[int], object]:
     return sample
 
 
-def core_ms(work: Callable[[], object]) -> float:
-    start = time.thread_time()
-    work()
-    return 1e3 * (time.thread_time() - start)
-
-
 def compare(pairs: list[Pair], size: int, samples: int) -> dict[str, list[float]]:
     """Times of samples by both pipelines, in milliseconds, in turn."""
     crops = TrainCrops(pairs, size, Augmentation(), seed=6)
     plain = plain_pipeline(pairs, size)
     times: dict[str, list[float]] = {"ours": [], "albumentations": []}
     for number in range(-4, samples):  # the first ones do not count
-        ours_ms = core_ms(lambda n=number: crops[(n + 5, n % len(pairs))])
-        plain_ms = core_ms(lambda n=number: plain(n))
+        ours_ms, _ = timed(lambda n=number: crops[(n + 5, n % len(pairs))])
+        plain_ms, _ = timed(lambda n=number: plain(n))
         if number >= 0:
             times["ours"].append(ours_ms)
             times["albumentations"].append(plain_ms)
@@ -129,23 +123,25 @@ def stages(pairs: list[Pair], size: int, samples: int) -> dict[str, float]:
     )
     for number in range(samples):
         pair = pairs[number % len(pairs)]
-        top, left = (int(value) for value in rng.integers(0, SIDE_PX - size + 1, 2))
-        crop = Crop(top, left, size, size)
-        times, image = timed(lambda c=crop, p=pair: decode(p.image, c).values)
-        total["decode and crop"] += times
-        times, blank = timed(lambda i=image: blank_areas(i))
-        total["pixels without data"] += times
-        times, target = timed(lambda c=crop, p=pair: read_label(p.label, c))
-        total["label"] += times
-        target[blank] = 255
-        times, changed = timed(lambda i=image, t=target: augment(i, t, rng))
-        total["augment"] += times
-        times, _ = timed(lambda c=changed: to_sample(*c, ""))
-        total["tensor"] += times
+        height, width = read_size(pair.image)
+        top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
+        crop = Crop(int(top), int(left), size, size)
+        spent, image = timed(lambda c=crop, p=pair: decode(p.image, c).values)
+        total["decode and crop"] += spent
+        spent, blank = timed(lambda i=image: blank_areas(i))
+        total["pixels without data"] += spent
+        spent, target = timed(lambda c=crop, p=pair: read_label(p.label, c))
+        total["label"] += spent
+        target[blank] = IGNORE
+        spent, changed = timed(lambda i=image, t=target: augment(i, t, rng))
+        total["augment"] += spent
+        spent, _ = timed(lambda c=changed: to_sample(*c, ""))
+        total["tensor"] += spent
     return {name: value / samples for name, value in total.items()}
 
 
 def timed(work: Callable[[], object]) -> tuple[float, object]:
+    """Milliseconds of this thread's core, and the result."""
     start = time.thread_time()
     result = work()
     return 1e3 * (time.thread_time() - start), result
@@ -186,6 +182,9 @@ def main() -> None:
         split = args.split or procedural_split(Path(folder))
         root, dataset, name = split.parents[1], split.parent.name, split.name
         pairs = find_pairs(root, dataset, name)
+        small = [pair.name for pair in pairs if min(read_size(pair.image)) < args.size]
+        if small:
+            raise SystemExit(f"smaller than the crops of {args.size} px: {listed(small)}")
         print(f"{len(pairs)} images of {split}, crops of {args.size} px")
         times = compare(pairs, args.size, args.samples)
         result = report(times, stages(pairs, args.size, args.samples))

@@ -170,6 +170,18 @@ def test_ignored_pixels_stay_ignored(mask: np.ndarray):
     assert set(np.unique(changed)) == {0, IGNORE}
 
 
+def test_a_shift_may_leave_nothing():
+    augment = Augment(settings(probability=1, shift=1, scale=0.9))
+    image, target = np.full((40, 30, 3), 90, np.uint8), np.zeros((40, 30), np.uint8)
+    empty = 0
+    for seed in range(30):
+        changed, changed_target = augment(image, target, np.random.default_rng(seed))
+        assert changed.shape == image.shape and changed_target.shape == target.shape
+        assert ((changed == 0).all(axis=2) == (changed_target == IGNORE)).all()
+        empty += (changed == 0).all()
+    assert 0 < empty < 30
+
+
 @pytest.mark.parametrize("shift", [(25, 0, 0), (-30, 0, 0), (0, 40, 0), (0, -5, 15), (179, 9, -40)])
 def test_colour_against_the_standard_library(shift: tuple[float, float, float]):
     rng = np.random.default_rng(0)

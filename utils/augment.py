@@ -41,10 +41,9 @@ class Augment:
 
         if recolours and colour.any():
             image = shift_colour(image, *colour)
-        if moves and (shift.any() or scale != 1):
-            matrix = _matrix(*image.shape[:2], scale, shift)
-            image = _warp(image, matrix, cv2.INTER_LINEAR, 0)
-            target = _warp(target, matrix, cv2.INTER_NEAREST, IGNORE)
+        if moves:
+            image = _move(image, scale, shift, cv2.INTER_LINEAR, 0)
+            target = _move(target, scale, shift, cv2.INTER_NEAREST_EXACT, IGNORE)
         mirrors, upends = mirrors and limits.flip, upends and limits.flip
         quarters = quarters if turns and limits.rotate90 else 0
         return tuple(_turn(array, mirrors, upends, quarters) for array in (image, target))
@@ -70,21 +69,29 @@ def shift_colour(image: np.ndarray, hue: float, saturation: float, value: float)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
-def _matrix(H: int, W: int, scale: float, shift: np.ndarray) -> np.ndarray:
-    """2 x 3, from pixels to pixels: about the centre, then by whole pixels."""
-    right, down = np.trunc(shift * (W, H))
-    centre_x, centre_y = (W - 1) / 2, (H - 1) / 2
-    return np.array(
-        [
-            [scale, 0, centre_x * (1 - scale) + right],
-            [0, scale, centre_y * (1 - scale) + down],
-        ]
-    )
+def _move(
+    array: np.ndarray, scale: float, shift: np.ndarray, interpolation: int, outside: int
+) -> np.ndarray:
+    """Scaled about the centre, then shifted, both to whole pixels: so a resize is enough, which is
+    twice as fast as a warp."""
+    H, W = array.shape[:2]
+    # An even difference keeps the centre.
+    height, width = (max(1, side + 2 * round((scale - 1) * side / 2)) for side in (H, W))
+    scaled = cv2.resize(array, (width, height), interpolation=interpolation)
+    top = (H - height) // 2 + int(shift[1] * H)
+    left = (W - width) // 2 + int(shift[0] * W)
+    moved = np.full_like(array, outside)
+    rows, scaled_rows = _overlap(top, height, H)
+    columns, scaled_columns = _overlap(left, width, W)
+    moved[rows, columns] = scaled[scaled_rows, scaled_columns]
+    return moved
 
 
-def _warp(array: np.ndarray, matrix: np.ndarray, interpolation: int, outside: int) -> np.ndarray:
-    size = array.shape[1::-1]
-    return cv2.warpAffine(array, matrix, size, flags=interpolation, borderValue=(outside,) * 3)
+def _overlap(start: int, length: int, side: int) -> tuple[slice, slice]:
+    """Of a line of `length` that begins at `start`: what lies within 0..side, there and in it."""
+    first = max(0, start)
+    last = max(first, min(side, start + length))
+    return slice(first, last), slice(first - start, last - start)
 
 
 def _turn(array: np.ndarray, mirrored: bool, upended: bool, quarters: int) -> np.ndarray:
