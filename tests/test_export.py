@@ -65,7 +65,7 @@ def session(path: str | Path) -> onnxruntime.InferenceSession:
 
 @pytest.mark.parametrize(
     ("name", "model_args"),
-    [("AnchorSAM", {"model_size": "nano"}), ("UNet", {}), ("DLinkNet", {})],
+    [("AnchorSAM", {"model_size": "nano"}), ("UNet", {}), ("CGCNet", {})],
 )
 def test_onnx_runtime_agrees(tmp_path: Path, name: str, model_args: dict):
     trained = predictor(name, **model_args)

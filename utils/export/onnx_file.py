@@ -114,8 +114,12 @@ def deepness_metadata(predictor: Predictor) -> dict[str, object]:
 
 def _reason(error: Exception) -> str:
     """The first line, without PyTorch's advice to write to its authors."""
-    line = str(error).strip().partition("\n")[0] or type(error).__name__
-    return line.partition(" Please ")[0]
+    line = str(error).strip().partition("\n")[0].partition(" Please ")[0]
+    if " " not in line:  # the name of what broke inside the exporter
+        return (
+            f"it has operators that PyTorch's exporter cannot trace ({line or 'no reason given'})"
+        )
+    return line
 
 
 @contextmanager
