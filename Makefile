@@ -5,7 +5,6 @@ MAKEFLAGS += --no-print-directory
 SHELL := bash
 VENV := .venv/bin
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
-export NO_ALBUMENTATIONS_UPDATE := 1
 
 .PHONY: demo test lint format setup
 

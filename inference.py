@@ -5,6 +5,7 @@ python inference.py                                best checkpoint of the newest
 python inference.py -c config/UNet.yaml tta.enable=true inference.save_prob_map=true
 python inference.py -c config/UNet.yaml --sweep    put val's best threshold into the checkpoint
 python inference.py --checkpoint logs_weights/RUN --input photos/ --output out/
+python inference.py --checkpoint logs_weights/RUN --export onnx
 torchrun --nproc-per-node 4 inference.py -c config/UNet.yaml
 """
 
@@ -43,6 +44,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     task = parser.add_mutually_exclusive_group()
     task.add_argument("--input", metavar="PATH", type=Path, help="an image, or a folder of images")
     task.add_argument("--sweep", action="store_true", help="choose the threshold on val")
+    task.add_argument("--export", choices=("onnx", "safetensors"), help="for other programs")
     parser.add_argument("--output", metavar="DIR", type=Path, help="default: results/RUN")
     # key=value may stand before and after options
     return parser.parse_intermixed_args(argv)
@@ -61,7 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     with user_mistakes():
         predictor = load_predictor(args)
         folder = output_folder(args, predictor)
-        if args.input:
+        if args.export:
+            task = partial(export, kind=args.export)
+        elif args.input:
             refuse_empty_output(predictor.config.inference)
             task = partial(map_files, files=find_images(args.input))
         else:
@@ -243,6 +247,17 @@ def sweep(predictor: Predictor, folder: Path, *, images: WholeImages, split: str
         print(found.table())
         print(f"threshold {threshold:g}, the best for {metric}, is kept in {predictor.checkpoint}")
         print(f"{folder}/sweep.json")
+    return 0
+
+
+def export(predictor: Predictor, folder: Path, *, kind: str) -> int:
+    """Write the model itself, as ONNX or safetensors."""
+    from utils.export import export_model
+
+    if predictor.ranks.is_main:
+        with user_mistakes():
+            for path in export_model(predictor, folder, kind):
+                print(path)
     return 0
 
 

@@ -1,19 +1,36 @@
 #!/usr/bin/env python
-"""Datasets: write the embedded sample, and check a dataset folder before training on it.
+"""Datasets: prepare a public one, write the embedded sample, check a folder before training on it.
 
+python prepare_data.py deepglobe --src DOWNLOADED --dst datasets
+python prepare_data.py spacenet --src DOWNLOADED --dst datasets --split ratio:80,10,10 --tile 1024
 python prepare_data.py sample --dst datasets/sample
-python prepare_data.py check datasets/sample
+python prepare_data.py check datasets/deepglobe
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+
+from utils.command_line import end_at_signals, set_up_logging, user_mistakes
+
+#: What each distribution is, and the splits that it has.
+DATASETS = {
+    "deepglobe": ("DeepGlobe roads", "academic (default; 4696 to train on, 1530 to test on)"),
+    "massachusetts": ("Massachusetts roads", "official (default)"),
+    "spacenet": ("SpaceNet 3 and 5 roads", "ratio:80,10,10 (default)"),
+    "chn6": ("CHN6-CUG roads", "official (default)"),
+}
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
+    for name, (title, splits) in DATASETS.items():
+        add_dataset(commands.add_parser(name, help=f"prepare {title}"), name, splits)
 
     sample = commands.add_parser("sample", help="write the procedural road dataset")
     sample.add_argument("--dst", required=True, help="folder to write, as ROOT/DATASET")
@@ -26,15 +43,64 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def add_dataset(parser: argparse.ArgumentParser, name: str, splits: str) -> None:
+    parser.add_argument(
+        "--src", required=True, metavar="DIR", type=Path, help="where its archives are unpacked"
+    )
+    parser.add_argument(
+        "--dst", required=True, metavar="ROOT", type=Path, help=f"it is written to ROOT/{name}"
+    )
+    parser.add_argument("--split", help=f"{splits}, or ratio:TRAIN,VAL,TEST")
+    parser.add_argument(
+        "--list",
+        metavar="FILE",
+        type=Path,
+        help="names to train on, one a line, the others are tested on; or NAME SPLIT in each line",
+    )
+    parser.add_argument(
+        "--tile", type=int, metavar="PX", help="cut images into tiles (default: keep them whole)"
+    )
+    parser.add_argument(
+        "--overlap", type=int, default=0, metavar="PX", help="that tiles share (default 0)"
+    )
+    parser.add_argument("--seed", type=int, default=6, help="of splits by chance (default 6)")
+    if name == "spacenet":
+        parser.add_argument(
+            "--road-width",
+            type=float,
+            metavar="METRES",
+            help="of all roads (default: by their width or lanes, at least 8)",
+        )
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.command == "sample":
         from utils.synthetic import write_sample_dataset
 
         return write_sample_dataset(args.dst, images=args.images, size=args.size, seed=args.seed)
-    from utils.dataset_check import check_dataset
+    if args.command == "check":
+        from utils.dataset_check import check_dataset
 
-    return check_dataset(args.dataset)
+        return check_dataset(args.dataset)
+    set_up_logging()
+    end_at_signals()
+    from utils.preparation.prepare import Request, prepare_dataset
+
+    with user_mistakes():
+        return prepare_dataset(
+            Request(
+                dataset=args.command,
+                src=args.src,
+                dst=args.dst,
+                split=args.split,
+                list_file=args.list,
+                tile=args.tile,
+                overlap=args.overlap,
+                seed=args.seed,
+                road_width_m=getattr(args, "road_width", None),
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections import Counter
 
 import cv2
 import numpy as np
 import pytest
+from scipy.ndimage import affine_transform
 
-from utils.augment import IGNORE, Augment
+from utils.augment import IGNORE, Augment, shift_colour
 from utils.schema import Augmentation
 
 STILL = {
@@ -166,3 +168,54 @@ def test_ignored_pixels_stay_ignored(mask: np.ndarray):
     target = np.where(mask == 1, IGNORE, 0).astype(np.uint8)
     _, changed = Augment(Augmentation(probability=1))(shown(mask), target, np.random.default_rng(3))
     assert set(np.unique(changed)) == {0, IGNORE}
+
+
+def test_a_shift_may_leave_nothing():
+    augment = Augment(settings(probability=1, shift=1, scale=0.9))
+    image, target = np.full((40, 30, 3), 90, np.uint8), np.zeros((40, 30), np.uint8)
+    empty = 0
+    for seed in range(30):
+        changed, changed_target = augment(image, target, np.random.default_rng(seed))
+        assert changed.shape == image.shape and changed_target.shape == target.shape
+        assert ((changed == 0).all(axis=2) == (changed_target == IGNORE)).all()
+        empty += (changed == 0).all()
+    assert 0 < empty < 30
+
+
+@pytest.mark.parametrize("shift", [(25, 0, 0), (-30, 0, 0), (0, 40, 0), (0, -5, 15), (179, 9, -40)])
+def test_colour_against_the_standard_library(shift: tuple[float, float, float]):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    image[0] = 90  # grey, whose hue means nothing
+    changed = shift_colour(image, *shift).astype(int)
+    errors = []
+    for pixel, found in zip(image.reshape(-1, 3), changed.reshape(-1, 3), strict=True):
+        h, s, v = colorsys.rgb_to_hsv(*(pixel / 255))
+        h = (h + shift[0] / 180) % 1
+        s, v = (min(max(x + d / 255, 0), 1) for x, d in ((s, shift[1]), (v, shift[2])))
+        expected = np.array(colorsys.hsv_to_rgb(h, s, v)) * 255
+        errors.append(np.abs(found - expected).max())
+    # one of 256 hues is 6 steps of a channel; hue, shift and result are rounded
+    assert np.max(errors) <= 11 and np.mean(errors) <= 3.5
+
+
+def test_geometry_against_scipy(mask: np.ndarray):
+    """Both shrink or grow about the centre, the image linearly, by the same amounts."""
+    image = cv2.GaussianBlur(shown(mask), (0, 0), 2)
+    augment = Augment(settings(probability=1, scale=0.3))
+    for seed in range(5):
+        changed, target = augment(image, mask, np.random.default_rng(seed))
+        best = min(
+            (np.abs(_scaled(image[..., 0], scale) - changed[..., 0]).mean(), scale)
+            for scale in np.linspace(0.7, 1.3, 121)
+        )
+        assert best[0] < 2
+        inner = slice(20, -20)
+        expected = _scaled(mask.astype(np.float32), best[1])[inner, inner] > 0.5
+        assert ((target[inner, inner] == 1) == expected).mean() > 0.97
+
+
+def _scaled(plane: np.ndarray, scale: float) -> np.ndarray:
+    centre = (np.array(plane.shape) - 1) / 2
+    offset = centre - centre / scale
+    return affine_transform(plane.astype(np.float32), np.eye(2) / scale, offset, order=1)

@@ -187,7 +187,9 @@ def test_a_georeferenced_file_is_not_turned(tmp_path: Path, rgb: np.ndarray):
     assert (read_image(path) == rgb).all()
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 @pytest.mark.parametrize("layout", [{}, {"tiled": True, "blockxsize": 16, "blockysize": 16}])
 def test_crops_are_parts_of_the_whole(

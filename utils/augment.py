@@ -1,23 +1,20 @@
 """Random changes of a training crop: the same geometry for image and target, colour for the image.
 
 The steps and their limits are those of `Augmentation` in utils/schema.py; each is applied with
-its `probability`.
+its `probability`. They are those of the method's published training: HueSaturationValue,
+ShiftScaleRotate without rotation, both flips and RandomRotate90 of the albumentations package.
 """
 
 from __future__ import annotations
 
-import os
-import random
-
 import cv2
 import numpy as np
 
-# albumentations asks the package index for its newest version when it is imported.
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-import albumentations as A
-
 from utils.metrics import IGNORE
 from utils.schema import Augmentation
+
+#: OpenCV's 8-bit hue has 180 steps; in its full range of 256 a sum that overflows is the right hue.
+HUE_STEPS, FULL_HUE_STEPS = 180, 256
 
 
 class Augment:
@@ -29,42 +26,81 @@ class Augment:
     """
 
     def __init__(self, settings: Augmentation) -> None:
-        self._steps = A.Compose(_steps(settings))
+        self._settings = settings
 
     def __call__(
         self, image: np.ndarray, target: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """All that is random comes from `rng`."""
-        # Not set_random_seed, which gives each step the same seed: all of them would be applied,
-        # or none.
-        self._steps.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-        changed = self._steps(image=image, mask=target)
-        return changed["image"], changed["mask"]
+        """All that is random comes from `rng`, of which each call takes equally many numbers."""
+        limits = self._settings
+        recolours, moves, mirrors, upends, turns = rng.random(5) < limits.probability
+        colour = rng.uniform(-1, 1, 3) * (limits.hue, limits.saturation, limits.value)
+        shift = rng.uniform(-limits.shift, limits.shift, 2)
+        scale = rng.uniform(1 - limits.scale, 1 + limits.scale)
+        quarters = int(rng.integers(4))
+
+        if recolours and colour.any():
+            image = shift_colour(image, *colour)
+        if moves:
+            image = _move(image, scale, shift, cv2.INTER_LINEAR, 0)
+            target = _move(target, scale, shift, cv2.INTER_NEAREST_EXACT, IGNORE)
+        mirrors, upends = mirrors and limits.flip, upends and limits.flip
+        quarters = quarters if turns and limits.rotate90 else 0
+        return tuple(_turn(array, mirrors, upends, quarters) for array in (image, target))
 
 
-def _steps(settings: Augmentation) -> list[A.BasicTransform]:
-    p = settings.probability
-    steps: list[A.BasicTransform] = []
-    if settings.hue or settings.saturation or settings.value:
-        steps.append(
-            A.HueSaturationValue(settings.hue, settings.saturation, settings.value, p=p),
-        )
-    if settings.shift or settings.scale:
-        steps.append(
-            A.Affine(
-                scale=(1 - settings.scale, 1 + settings.scale),
-                translate_percent=(-settings.shift, settings.shift),
-                keep_ratio=True,
-                interpolation=cv2.INTER_LINEAR,
-                mask_interpolation=cv2.INTER_NEAREST,
-                border_mode=cv2.BORDER_CONSTANT,
-                fill=0,
-                fill_mask=IGNORE,
-                p=p,
-            )
-        )
-    if settings.flip:
-        steps += [A.HorizontalFlip(p=p), A.VerticalFlip(p=p)]
-    if settings.rotate90:
-        steps.append(A.RandomRotate90(p=p))
-    return steps
+def shift_colour(image: np.ndarray, hue: float, saturation: float, value: float) -> np.ndarray:
+    """`image` (uint8 H W 3, RGB) with its hue turned, and saturation and value raised and clipped.
+
+    The amounts are on OpenCV's 8-bit scale: 180 for all hues, 255 for the others.
+    """
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    H, W, _ = hsv.shape
+    turn = round(hue * FULL_HUE_STEPS / HUE_STEPS) % FULL_HUE_STEPS
+    up = np.array([turn, max(0, round(saturation)), max(0, round(value))], np.uint8)
+    down = np.array([0, max(0, -round(saturation)), max(0, -round(value))], np.uint8)
+    most = np.array([255, 255 - up[1], 255 - up[2]], np.uint8)
+    rows = hsv.reshape(H, 3 * W)  # whole rows at a time: many times faster than pixels of three
+    most, up, down = (np.tile(pixel, W) for pixel in (most, up, down))
+    np.minimum(rows, most, out=rows)
+    rows += up  # of the hue, which has no bounds, it wraps
+    np.maximum(rows, down, out=rows)
+    rows -= down
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
+def _move(
+    array: np.ndarray, scale: float, shift: np.ndarray, interpolation: int, outside: int
+) -> np.ndarray:
+    """Scaled about the centre, then shifted, both to whole pixels: so a resize is enough, which is
+    twice as fast as a warp."""
+    H, W = array.shape[:2]
+    # An even difference keeps the centre.
+    height, width = (max(1, side + 2 * round((scale - 1) * side / 2)) for side in (H, W))
+    scaled = cv2.resize(array, (width, height), interpolation=interpolation)
+    top = (H - height) // 2 + int(shift[1] * H)
+    left = (W - width) // 2 + int(shift[0] * W)
+    moved = np.full_like(array, outside)
+    rows, scaled_rows = _overlap(top, height, H)
+    columns, scaled_columns = _overlap(left, width, W)
+    moved[rows, columns] = scaled[scaled_rows, scaled_columns]
+    return moved
+
+
+def _overlap(start: int, length: int, side: int) -> tuple[slice, slice]:
+    """Of a line of `length` that begins at `start`: what lies within 0..side, there and in it."""
+    first = max(0, start)
+    last = max(first, min(side, start + length))
+    return slice(first, last), slice(first - start, last - start)
+
+
+def _turn(array: np.ndarray, mirrored: bool, upended: bool, quarters: int) -> np.ndarray:
+    """Flips, then counter-clockwise quarters of a turn."""
+    if quarters % 2:  # a quarter is a transposition and then upside down
+        array = cv2.transpose(array)
+        mirrored, upended = upended, not mirrored
+    if quarters >= 2:
+        mirrored, upended = not mirrored, not upended
+    if mirrored or upended:
+        array = cv2.flip(array, -1 if mirrored and upended else 1 if mirrored else 0)
+    return array

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from utils.files import atomic_path
 
 FORMAT = 1
+SAFETENSORS = ".safetensors"
 
 #: What torch.load was seen to raise for cut and flipped bytes, depending on where they are.
 _DAMAGE = (
@@ -38,13 +39,26 @@ _DAMAGE = (
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     """Write beside `path` and rename, so that a killed run keeps the previous file."""
+    if path.suffix == SAFETENSORS:
+        from utils.safetensors_file import write_safetensors
+
+        write_safetensors(path, {"format": FORMAT} | checkpoint)
+        return
     with atomic_path(path) as temporary:
         torch.save({"format": FORMAT} | checkpoint, temporary)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of ours, on the CPU. Raises ValueError, in one line, for anything else."""
-    checkpoint = read_torch_file(path)
+    """A checkpoint of ours, on the CPU; weights alone may be a safetensors file.
+
+    Raises ValueError, in one line, for anything else.
+    """
+    if Path(path).suffix == SAFETENSORS:
+        from utils.safetensors_file import read_safetensors
+
+        checkpoint = read_safetensors(_existing(path))
+    else:
+        checkpoint = read_torch_file(path)
     if "model_classname" not in checkpoint or "model" not in checkpoint:
         raise ValueError(f"{path}: not a checkpoint of this project (no model_classname in it)")
     if checkpoint.get("format") != FORMAT:
@@ -56,9 +70,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def read_torch_file(path: str | Path) -> dict[str, Any]:
     """The dict in a torch file. Raises ValueError, in one line, when it is not readable as one."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file (train.py writes checkpoints to logs_weights/RUN/)")
+    path = _existing(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -71,6 +83,13 @@ def read_torch_file(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, expected a dict of tensors")
     return content
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file (train.py writes checkpoints to logs_weights/RUN/)")
+    return path
 
 
 def is_resumable(checkpoint: dict[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -78,7 +79,7 @@ class TrainCrops(Dataset):
             if (target != IGNORE).any():
                 break
         image, target = _pad(image, target, self.image_size)
-        return _sample(*self._augment(image, target, rng), pair.name)
+        return to_sample(*self._augment(image, target, rng), pair.name)
 
 
 class WholeImages(Dataset):
@@ -97,7 +98,7 @@ class WholeImages(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
         pair = self.pairs[index]
         size = read_size(pair.image)
-        return _sample(*_read_pair(pair, size, None, self.ignore_nodata), pair.name)
+        return to_sample(*_read_pair(pair, size, None, self.ignore_nodata), pair.name)
 
 
 def _draw_crop(rng: np.random.Generator, H: int, W: int, side: int) -> Crop:
@@ -136,9 +137,17 @@ def _pad(image: np.ndarray, target: np.ndarray, side: int) -> tuple[np.ndarray, 
     )
 
 
-def _sample(image: np.ndarray, target: np.ndarray, name: str) -> dict[str, Tensor | str]:
+def to_sample(image: np.ndarray, target: np.ndarray, name: str) -> dict[str, Tensor | str]:
     return {
-        "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),  # HWC -> CHW
+        "image": torch.from_numpy(_planes(image)),
         "target": torch.from_numpy(np.ascontiguousarray(target)),
         "name": name,
     }
+
+
+def _planes(image: np.ndarray) -> np.ndarray:
+    """HWC -> CHW; OpenCV is several times faster at it than NumPy."""
+    H, W, C = image.shape
+    planes = np.empty((C, H, W), image.dtype)
+    cv2.split(image, list(planes))
+    return planes

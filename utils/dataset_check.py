@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +38,7 @@ MAX_LABELS_DECODED = 1000
 #: More distinct values than this are a lossy mask, fewer may be classes.
 MAX_CLASSES = 16
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -79,7 +80,7 @@ def dataset_problems(
     sound: dict[str, list[Pair]] = {}
     for split in splits:
         pairs, found = scan_split(Path(root_dir) / dataset_name, split)
-        checked = _in_threads(_quick_problem, pairs, f"{split}: looking at files")
+        checked = list(in_threads(quick_problem, pairs, f"{split}: looking at files"))
         problems += found + [f"{split}: {problem}" for problem in checked if problem]
         sound[split] = [pair for pair, problem in zip(pairs, checked, strict=True) if not problem]
     if sum(map(len, sound.values())) <= MAX_LABELS_DECODED:
@@ -90,7 +91,8 @@ def dataset_problems(
         raise ValueError("\n".join([*problems, hint]))
 
 
-def _quick_problem(pair: Pair) -> str | None:
+def quick_problem(pair: Pair) -> str | None:
+    """What headers, sizes and ends of files tell; of TIFFs the headers only."""
     sizes, problems = [], []
     for path in (pair.image, pair.label):
         try:
@@ -119,7 +121,7 @@ def _label_problems(split: str, pairs: list[Pair]) -> list[str]:
         except ValueError as error:
             return f"{split}: {error}"
 
-    found = _in_threads(road_or_problem, pairs, f"{split}: looking at labels")
+    found = list(in_threads(road_or_problem, pairs, f"{split}: looking at labels"))
     empty = [pair.name for pair, road in zip(pairs, found, strict=True) if road is False]
     if pairs and len(empty) == len(pairs):
         return [f"{split}: no mask shows any road"]
@@ -128,10 +130,12 @@ def _label_problems(split: str, pairs: list[Pair]) -> list[str]:
     return [problem for problem in found if isinstance(problem, str)]
 
 
-def _in_threads(work: Callable[[Pair], Result], pairs: list[Pair], what: str) -> list[Result]:
-    """Decoders, numpy and hashing let other threads run."""
+def in_threads(
+    work: Callable[[Item], Result], items: Sequence[Item], what: str
+) -> Iterator[Result]:
+    """Results in order, while progress is shown; decoders, numpy and hashing run in parallel."""
     with ThreadPoolExecutor(min(16, len(os.sched_getaffinity(0)))) as pool:
-        return list(progress(pool.map(work, pairs), len(pairs), what))
+        yield from progress(pool.map(work, items), len(items), what)
 
 
 def check_dataset(folder: str | os.PathLike[str]) -> int:
@@ -151,7 +155,7 @@ def check_dataset(folder: str | os.PathLike[str]) -> int:
     findings = Findings()
     for split in SPLITS:
         pairs, problems = scan_split(dataset, split)
-        reports = _in_threads(_examine, pairs, f"{split}: decoding")
+        reports = list(in_threads(examine, pairs, f"{split}: decoding"))
         problems += [f"{split}: {report.problem}" for report in reports if report.problem]
         findings.reports[split] = [report for report in reports if not report.problem]
         findings.errors += problems
@@ -161,7 +165,8 @@ def check_dataset(folder: str | os.PathLike[str]) -> int:
     return 1 if findings.errors else 0
 
 
-def _examine(pair: Pair) -> PairReport:
+def examine(pair: Pair) -> PairReport:
+    """Decode both files of a pair."""
     contents, problems = [], []
     for read, path in ((read_image_and_valid, pair.image), (read_label_values, pair.label)):
         try:

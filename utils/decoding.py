@@ -14,22 +14,23 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import rasterio
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
+
+from utils.jpeg import decode_jpeg, has_jpeg_end
 
 # Most training tiles have no georeference, and need none.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 # Pillow takes scenes over 179 million pixels for an attack; here they are the normal case.
 Image.MAX_IMAGE_PIXELS = None
 
-_JPEG, _JPEG_END, _PNG = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_UNREADABLE = (OSError, SyntaxError, EOFError, ValueError, struct.error, cv2.error)
+_UNREADABLE = (OSError, SyntaxError, EOFError, ValueError, struct.error)
 
 
 class Crop(NamedTuple):
@@ -40,8 +41,13 @@ class Crop(NamedTuple):
     height: int
     width: int
 
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        rows = slice(self.top, self.top + self.height)
+        return rows, slice(self.left, self.left + self.width)
+
     def of(self, array: np.ndarray) -> np.ndarray:
-        return array[self.top : self.top + self.height, self.left : self.left + self.width]
+        return array[self.slices]
 
 
 class Decoded(NamedTuple):
@@ -54,7 +60,7 @@ class Header(NamedTuple):
     width: int
     kind: str  # jpeg, png or tiff
     orientation: int  # EXIF, 1 to 8
-    crops_cheaply: bool  # 8-bit TIFF: `decode` reads only the rows or tiles of a crop
+    crops_cheaply: bool  # JPEG, 8-bit TIFF: `decode` reads less for a crop
 
 
 def read_header(path: Path) -> Header:
@@ -79,6 +85,7 @@ def _read_header(path: Path, modified_ns: int, size: int) -> Header:
             # Asked for the EXIF data of a PNG without any, Pillow would decode the image.
             has_exif = kind == "jpeg" or "exif" in picture.info
             orientation = _orientation(picture) if has_exif else 1
+            crops_cheaply = kind == "jpeg" and orientation == 1
     if orientation >= 5:  # the sides change places
         height, width = width, height
     return Header(height, width, kind, orientation, crops_cheaply)
@@ -95,10 +102,11 @@ def decode(path: Path, crop: Crop | None = None, *, palette_indices: bool = Fals
         header = read_header(path)
         assert crop is None or header.crops_cheaply
         if header.kind == "jpeg":
-            return Decoded(_decode_jpeg(path), None)
-        if not has_end(path):  # of a PNG GDAL shows what there is
+            decoded = Decoded(decode_jpeg(path, crop and crop.slices), None)
+        elif not has_end(path):  # of a PNG GDAL shows what there is
             raise ValueError(f"{path}: is truncated")
-        decoded = _decode_bands(path, crop, palette_indices)
+        else:
+            decoded = _decode_bands(path, crop, palette_indices)
         return Decoded(*(_turn(part, header.orientation) for part in decoded))
 
 
@@ -109,7 +117,7 @@ def has_end(path: Path) -> bool:
         file.seek(-min(64, path.stat().st_size), os.SEEK_END)
         tail = file.read()
     if kind == "jpeg":
-        return tail.rstrip(b"\0").endswith(_JPEG_END)
+        return has_jpeg_end(tail)
     return kind == "tiff" or b"IEND" in tail
 
 
@@ -138,17 +146,6 @@ def _kind(path: Path) -> str:
     if start.startswith(_TIFF):
         return "tiff"
     raise ValueError(f"{path}: is no JPEG, PNG or TIFF file")
-
-
-def _decode_jpeg(path: Path) -> np.ndarray:
-    """uint8 H W 3. OpenCV is the faster decoder, but shows a truncated file as half grey."""
-    if has_end(path):
-        data = path.read_bytes()
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        if image is not None:
-            return image
-    with Image.open(path) as picture:
-        return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
 
 
 @contextmanager

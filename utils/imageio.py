@@ -105,11 +105,11 @@ def read_label(path: str | os.PathLike[str], crop: Crop | None = None) -> np.nda
     Alpha is not looked at. Raises ValueError as `read_image`.
     """
     path = Path(path)
-    if crop is None or not read_header(path).crops_cheaply:
-        road = road_mask(read_label_values(path))
-        return road if crop is None else np.ascontiguousarray(crop.of(road))
-    least = _least_road_value_of_file(path, path.stat().st_mtime_ns)
-    return _is_road(read_label_values(path, crop), least)
+    if crop is not None and read_header(path).crops_cheaply:
+        least = _least_road_value_of_file(path, path.stat().st_mtime_ns)
+        return _is_road(read_label_values(path, crop), least)
+    values = read_label_values(path)
+    return _is_road(values if crop is None else crop.of(values), least_road_value(values))
 
 
 def read_label_values(path: str | os.PathLike[str], crop: Crop | None = None) -> np.ndarray:
@@ -131,7 +131,7 @@ def road_mask(values: np.ndarray) -> np.ndarray:
 def least_road_value(values: np.ndarray) -> int:
     """What a mask with these values must reach to be road: 1, or half of a lossy mask's range."""
     top = int(values.max(initial=0))
-    if top < 128 or not ((values != 0) & (values != top)).any():
+    if top < 128 or np.count_nonzero(values) == np.count_nonzero(values == top):
         return 1
     return 2 ** (max(8, top.bit_length()) - 1)
 

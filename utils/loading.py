@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from utils.dataset import TrainCrops, WholeImages, find_pairs
 from utils.dataset_check import dataset_problems
 from utils.distributed import Ranks, barrier
+from utils.memory import keep_freed_memory
 from utils.sampler import EpochBatches
 from utils.schema import Config
 
@@ -72,3 +73,4 @@ def default_workers(ranks: Ranks) -> int:
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
     torch.set_num_threads(1)
+    keep_freed_memory()

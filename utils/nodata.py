@@ -17,6 +17,8 @@ both are then taken for blank.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 
@@ -42,33 +44,64 @@ def _blank(image: np.ndarray, fill: int) -> np.ndarray:
     """The areas of one fill value."""
     none = np.zeros(image.shape[:2], bool)
     # Every block of 8 x 8 has a pixel in this grid: most images end here.
-    if not (image[::BLOCK_PX, ::BLOCK_PX] == fill).all(axis=2).any():
+    grid = np.ascontiguousarray(image[::BLOCK_PX, ::BLOCK_PX])
+    if not cv2.countNonZero(cv2.inRange(grid, (fill,) * 3, (fill,) * 3)):
         return none
-    cores = cv2.erode(_near(image, fill, 0), _BLOCK, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    difference = _difference(image, fill)
+    fills = _up_to(difference, 0)
+    cores = cv2.erode(fills, _BLOCK, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     if not cv2.countNonZero(cores):
         return none
-    flat = _near(image, fill, AREA_TOLERANCE)
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(flat, connectivity=4)
-    sizes = stats[:, cv2.CC_STAT_AREA]
-    has_core = np.zeros(count, bool)
-    has_core[parts[cores > 0]] = True
-    keep = sizes >= MIN_SHARE_WITHOUT_CORNER * parts.size
-    keep[_at_corners(parts)] = True
-    keep &= has_core & (sizes >= max(MIN_AREA_PX, MIN_SHARE * parts.size))
-    if not keep.any():
+    area = _areas(_up_to(difference, AREA_TOLERANCE), cores)
+    if area is None:
         return none
-    area = keep[parts].view(np.uint8)
-    return (area | (cv2.dilate(area, _BLOCK_AROUND) & _near(image, fill, RIM_TOLERANCE))) > 0
+    return (area | (cv2.dilate(area, _BLOCK_AROUND) & _up_to(difference, RIM_TOLERANCE))) > 0
 
 
-def _near(image: np.ndarray, fill: int, tolerance: int) -> np.ndarray:
-    """uint8 H W, 255 where every channel differs from `fill` by `tolerance` or less."""
-    low, high = max(0, fill - tolerance), min(255, fill + tolerance)
-    return cv2.inRange(image, (low,) * 3, (high,) * 3)
+def _difference(image: np.ndarray, fill: int) -> np.ndarray:
+    """uint8 H W: how far the channel that differs most from `fill` does."""
+    first, second, third = cv2.split(image)
+    if fill == 0:
+        return cv2.max(cv2.max(first, second), third)
+    return 255 - cv2.min(cv2.min(first, second), third)
 
 
-def _at_corners(parts: np.ndarray) -> np.ndarray:
-    """Numbers of the parts that come within a block of a corner."""
-    ends = slice(None, BLOCK_PX), slice(-BLOCK_PX, None)
-    corners = [parts[rows, columns].ravel() for rows in ends for columns in ends]
-    return np.unique(np.concatenate(corners))
+def _up_to(difference: np.ndarray, tolerance: int) -> np.ndarray:
+    """uint8 H W, 255 where the difference is `tolerance` or less."""
+    return cv2.threshold(difference, tolerance, 255, cv2.THRESH_BINARY_INV)[1]
+
+
+def _areas(flat: np.ndarray, cores: np.ndarray) -> np.ndarray | None:
+    """uint8 H W, not 0 in the connected parts of `flat` that are blank areas; None without any.
+
+    Parts at the corners are filled from there, which is quicker than numbering all parts: of
+    these there may be thousands.
+    """
+    min_area = max(MIN_AREA_PX, MIN_SHARE * flat.size)
+    kept = np.zeros_like(flat)
+    for x, y in _flat_at_corners(flat):
+        if flat[y, x] != 255:
+            continue  # of a part that was seen
+        area, _, _, (left, top, width, height) = cv2.floodFill(flat, None, (x, y), 1)
+        box = slice(top, top + height), slice(left, left + width)
+        part = cv2.inRange(flat[box], 1, 1)
+        if area >= min_area and cv2.countNonZero(part & cores[box]):
+            kept[box] |= part
+        flat[box][part > 0] = 0
+    least = max(min_area, MIN_SHARE_WITHOUT_CORNER * flat.size)
+    if cv2.countNonZero(flat) >= least:
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(flat, connectivity=4)
+        for number in np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= least):
+            part = cv2.inRange(parts, int(number), int(number))
+            if number and cv2.countNonZero(part & cores):  # 0 is what is not flat
+                kept |= part
+    return kept if kept.any() else None
+
+
+def _flat_at_corners(flat: np.ndarray) -> Iterator[tuple[int, int]]:
+    """x and y of the flat pixels within a block of a corner."""
+    H, W = flat.shape
+    for top in {0, max(0, H - BLOCK_PX)}:
+        for left in {0, max(0, W - BLOCK_PX)}:
+            for y, x in np.argwhere(flat[top : top + BLOCK_PX, left : left + BLOCK_PX]).tolist():
+                yield left + x, top + y

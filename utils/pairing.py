@@ -50,14 +50,15 @@ def find_images(path: str | os.PathLike[str]) -> list[tuple[str, Path]]:
         raise ValueError(f"{path}: no such file or folder")
     if not path.is_dir():
         return [(path.stem, path)]
-    files = sorted(file for file in path.iterdir() if _is_image(file))
+    files = sorted(file for file in path.iterdir() if is_image(file))
     if not files:
         raise ValueError(f"{path}: no images in this folder (looked for {', '.join(EXTENSIONS)})")
     stems = Counter(file.stem for file in files)
     return [(file.stem if stems[file.stem] == 1 else file.name, file) for file in files]
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """By its name, and not hidden."""
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
 
 
@@ -72,38 +73,47 @@ def scan_split(dataset: Path, split: str) -> tuple[list[Pair], list[str]]:
             "{image,label}, with root_dir and dataset_name of the config as ROOT and DATASET; "
             "'python prepare_data.py sample --dst ROOT/DATASET' writes one to start with"
         ]
-    images, double_images = _by_stem(folders[0], IMAGE_SUFFIXES)
-    labels, double_labels = _by_stem(folders[1], LABEL_SUFFIXES)
-    problems = []
-    if double_images:
-        problems.append(f"{split}/image: several images of one name: {listed(double_images)}")
-    if double_labels:
-        problems.append(f"{split}/label: several labels of one name: {listed(double_labels)}")
-    if lonely := images.keys() - labels.keys():
-        names = listed(images[name].name for name in lonely)
-        problems.append(f"{split}/image: without a label: {len(lonely)} ({names})")
-    if lonely := labels.keys() - images.keys():
-        names = listed(labels[name].name for name in lonely)
-        problems.append(f"{split}/label: without an image: {len(lonely)} ({names})")
+    images, labels = ([path for path in folder.iterdir() if is_image(path)] for folder in folders)
+    pairs, problems = pair_up(images, labels, f"{split}/image", f"{split}/label")
     if not images and not labels:
         problems.append(
             f"{split}: no images in {folders[0].absolute()} (looked for {', '.join(EXTENSIONS)})"
         )
-    names = sorted(images.keys() & labels.keys())
-    return [Pair(name, images[name], labels[name]) for name in names], problems
+    return pairs, problems
 
 
-def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, Path], list[str]]:
+def pair_up(
+    images: Iterable[Path], labels: Iterable[Path], image_place: str, label_place: str
+) -> tuple[list[Pair], list[str]]:
+    """The pairs of two lists of files, by name, and what is wrong, a line each."""
+    image_of, double_images = _by_stem(images, IMAGE_SUFFIXES)
+    label_of, double_labels = _by_stem(labels, LABEL_SUFFIXES)
+    problems = []
+    if double_images:
+        problems.append(f"{image_place}: several images of one name: {listed(double_images)}")
+    if double_labels:
+        problems.append(f"{label_place}: several labels of one name: {listed(double_labels)}")
+    if lonely := image_of.keys() - label_of.keys():
+        names = listed(image_of[name].name for name in lonely)
+        problems.append(f"{image_place}: without a label: {len(lonely)} ({names})")
+    if lonely := label_of.keys() - image_of.keys():
+        names = listed(label_of[name].name for name in lonely)
+        problems.append(f"{label_place}: without an image: {len(lonely)} ({names})")
+    names = sorted(image_of.keys() & label_of.keys())
+    return [Pair(name, image_of[name], label_of[name]) for name in names], problems
+
+
+def _by_stem(files: Iterable[Path], suffixes: tuple[str, ...]) -> tuple[dict[str, Path], list[str]]:
     """Files by the pair's name, and those that share a name with another."""
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.iterdir()):
-        if _is_image(path):
-            found[_pair_name(path.stem, suffixes)].append(path)
+    for path in sorted(files):
+        found[pair_name(path.stem, suffixes)].append(path)
     doubles = [" = ".join(path.name for path in paths) for paths in found.values() if paths[1:]]
     return {name: paths[0] for name, paths in found.items()}, doubles
 
 
-def _pair_name(stem: str, suffixes: tuple[str, ...]) -> str:
+def pair_name(stem: str, suffixes: tuple[str, ...]) -> str:
+    """The stem without the first of the suffixes that it ends in."""
     for suffix in suffixes:
         if stem.lower().endswith(suffix) and len(stem) > len(suffix):
             return stem[: -len(suffix)]

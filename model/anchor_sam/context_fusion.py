@@ -119,7 +119,8 @@ class MaskedWindowAttention(ShiftedWindowAttention):
         bias = self.get_relative_position_bias().masked_fill(~same, float("-inf"))
         qkv = self.qkv(x).view(-1, P, 3, self.num_heads, x.shape[-1] // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # BPthd -> tBhPd
-        bias = bias.to(q.dtype).repeat(len(x) // N, 1, 1, 1)
+        # not len(x), which an exporter takes for a constant
+        bias = bias.to(q.dtype).repeat(x.shape[0] // N, 1, 1, 1)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.proj(out.transpose(1, 2).flatten(2))  # BhPd -> BP(hd)
 

@@ -96,7 +96,7 @@ class ChannelSelfAttention(nn.Module):
             conv(y).flatten(2).unflatten(1, (self.NUM_HEADS, -1))
             for conv in (self.q, self.k, self.v)
         )  # (B, heads, C / heads, positions)
-        scores = q @ k.mT * q.shape[2] ** -0.5
+        scores = q @ k.transpose(-2, -1) * q.shape[2] ** -0.5
         gate = (scores.softmax(-1) @ v).flatten(1, 2).mean(-1).sigmoid()
         return gate[..., None, None] * x
 

@@ -1,0 +1,197 @@
+#!/usr/bin/env python
+"""A training sample's cost: python benchmarks/data.py [--split datasets/massachusetts/train]
+
+Ours (decode, crop, pixels without data, augment, tensor) beside a plain pipeline of albumentations
+(OpenCV decodes everything, RandomCrop and the same steps, ToTensorV2; it looks for no pixels
+without data), alternating in one process on the same images. Times are those that one core works,
+whatever else the machine does. The bound: 25 ms a sample at 1024 from a JPEG of 1500 x 1500.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from prettytable import PrettyTable
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+import albumentations as A
+from albumentations.pytorch import ToTensorV2
+
+from utils.augment import Augment
+from utils.dataset import IGNORE, TrainCrops, find_pairs, to_sample
+from utils.decoding import Crop, decode
+from utils.files import write_json
+from utils.imageio import read_label, read_size
+from utils.memory import keep_freed_memory
+from utils.nodata import blank_areas
+from utils.pairing import Pair, listed
+from utils.schema import Augmentation
+from utils.synthetic.scene import draw_scene
+
+SIDE_PX = 1500
+SCENES = 3
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--split", type=Path, help=f"ROOT/DATASET/SPLIT (default: {SCENES} procedural scenes)"
+    )
+    parser.add_argument("--size", type=int, default=1024, help="of the crops (default 1024)")
+    parser.add_argument("--samples", type=int, default=60, help="of each pipeline (default 60)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
+    return parser.parse_args()
+
+
+def procedural_split(folder: Path) -> Path:
+    """Scenes of 1500 x 1500 px as JPEGs of quality 95, with their labels."""
+    split = folder / "scenes" / "train"
+    for kind in ("image", "label"):
+        (split / kind).mkdir(parents=True)
+    for index in range(SCENES):
+        scene = draw_scene(6, index, SIDE_PX)
+        pixels = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
+        quality = (cv2.IMWRITE_JPEG_QUALITY, 95)
+        cv2.imwrite(str(split / "image" / f"{index}.jpg"), pixels, quality)
+        cv2.imwrite(str(split / "label" / f"{index}.png"), scene.label)
+    return split
+
+
+def plain_pipeline(pairs: list[Pair], size: int) -> Callable[[int], object]:
+    """What most training code does, with the steps and limits of our defaults."""
+    limits = Augmentation()
+    p = limits.probability
+    steps = A.Compose(
+        [
+            A.RandomCrop(size, size),
+            A.HueSaturationValue(limits.hue, limits.saturation, limits.value, p=p),
+            A.Affine(
+                scale=(1 - limits.scale, 1 + limits.scale),
+                translate_percent=(-limits.shift, limits.shift),
+                keep_ratio=True,
+                p=p,
+            ),
+            A.HorizontalFlip(p=p),
+            A.VerticalFlip(p=p),
+            A.RandomRotate90(p=p),
+            ToTensorV2(),
+        ],
+        seed=6,
+    )
+
+    def sample(index: int) -> object:
+        pair = pairs[index % len(pairs)]
+        image = cv2.cvtColor(cv2.imread(str(pair.image)), cv2.COLOR_BGR2RGB)
+        mask = cv2.imread(str(pair.label), cv2.IMREAD_GRAYSCALE)
+        return steps(image=image, mask=(mask > 127).astype(np.uint8))
+
+    return sample
+
+
+def compare(pairs: list[Pair], size: int, samples: int) -> dict[str, list[float]]:
+    """Times of samples by both pipelines, in milliseconds, in turn."""
+    crops = TrainCrops(pairs, size, Augmentation(), seed=6)
+    plain = plain_pipeline(pairs, size)
+    times: dict[str, list[float]] = {"ours": [], "albumentations": []}
+    for number in range(-4, samples):  # the first ones do not count
+        ours_ms, _ = timed(lambda n=number: crops[(n + 5, n % len(pairs))])
+        plain_ms, _ = timed(lambda n=number: plain(n))
+        if number >= 0:
+            times["ours"].append(ours_ms)
+            times["albumentations"].append(plain_ms)
+    return times
+
+
+def stages(pairs: list[Pair], size: int, samples: int) -> dict[str, float]:
+    """Mean times of the parts of our samples, in milliseconds."""
+    augment, rng = Augment(Augmentation()), np.random.default_rng(0)
+    total = dict.fromkeys(
+        ("decode and crop", "pixels without data", "label", "augment", "tensor"), 0.0
+    )
+    for number in range(samples):
+        pair = pairs[number % len(pairs)]
+        height, width = read_size(pair.image)
+        top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
+        crop = Crop(int(top), int(left), size, size)
+        spent, image = timed(lambda c=crop, p=pair: decode(p.image, c).values)
+        total["decode and crop"] += spent
+        spent, blank = timed(lambda i=image: blank_areas(i))
+        total["pixels without data"] += spent
+        spent, target = timed(lambda c=crop, p=pair: read_label(p.label, c))
+        total["label"] += spent
+        target[blank] = IGNORE
+        spent, changed = timed(lambda i=image, t=target: augment(i, t, rng))
+        total["augment"] += spent
+        spent, _ = timed(lambda c=changed: to_sample(*c, ""))
+        total["tensor"] += spent
+    return {name: value / samples for name, value in total.items()}
+
+
+def timed(work: Callable[[], object]) -> tuple[float, object]:
+    """Milliseconds of this thread's core, and the result."""
+    start = time.thread_time()
+    result = work()
+    return 1e3 * (time.thread_time() - start), result
+
+
+def report(times: dict[str, list[float]], parts: dict[str, float]) -> dict[str, object]:
+    """Print the tables, and return what they show."""
+    table = PrettyTable(["pipeline", "mean [ms]", "quartiles [ms]", "images a second a core"])
+    table.align = "r"
+    for name, values in times.items():
+        low, high = np.percentile(values, (25, 75))
+        mean = float(np.mean(values))
+        table.add_row([name, f"{mean:.1f}", f"{low:.1f} - {high:.1f}", f"{1e3 / mean:.1f}"])
+    print(table)
+    ratios = np.array(times["albumentations"]) / np.array(times["ours"])
+    low, middle, high = np.percentile(ratios, (25, 50, 75))
+    print(f"ours is {middle:.2f} times as fast (median; quartiles {low:.2f} to {high:.2f})")
+    table = PrettyTable(["stage of ours", "mean [ms]"])
+    table.align = "r"
+    for name, value in parts.items():
+        table.add_row([name, f"{value:.1f}"])
+    print(table)
+    return {
+        "mean_ms": {name: float(np.mean(values)) for name, values in times.items()},
+        "images_per_second_per_core": {n: 1e3 / float(np.mean(v)) for n, v in times.items()},
+        "ratio": {"median": middle, "quartiles": [low, high]},
+        "stages_ms": parts,
+        "samples_ms": times,
+    }
+
+
+def main() -> None:
+    args = parse_args()
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    keep_freed_memory()  # as the loader's processes do
+    with tempfile.TemporaryDirectory() as folder:
+        split = args.split or procedural_split(Path(folder))
+        root, dataset, name = split.parents[1], split.parent.name, split.name
+        pairs = find_pairs(root, dataset, name)
+        small = [pair.name for pair in pairs if min(read_size(pair.image)) < args.size]
+        if small:
+            raise SystemExit(f"smaller than the crops of {args.size} px: {listed(small)}")
+        print(f"{len(pairs)} images of {split}, crops of {args.size} px")
+        times = compare(pairs, args.size, args.samples)
+        result = report(times, stages(pairs, args.size, args.samples))
+    if args.output:
+        settings = {"size": args.size, "samples": args.samples, "images": len(pairs)}
+        write_json(args.output, settings | result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The public road datasets, as they are distributed, into ROOT/DATASET/{train,val,test}."""
