@@ -6,6 +6,8 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
+from multiprocessing import parent_process
+from threading import Thread
 
 from utils.command_line import end_at_signals, set_up_logging
 from utils.scenes.assemble import assemble
@@ -37,10 +39,17 @@ def finish_scenes(plans: Sequence[ScenePlan], rank: int, world: int) -> None:
 
 
 def finish_in_background(plans: Sequence[ScenePlan], rank: int, world: int) -> None:
-    """`finish_scenes` as the work of a helper process."""
+    """`finish_scenes` as the work of a helper process, which ends with its parent."""
     set_up_logging()
     end_at_signals()
+    Thread(target=_end_with_parent, daemon=True).start()
     finish_scenes(plans, rank, world)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed is started again, and two helpers would be in each other's way."""
+    parent_process().join()
+    os._exit(1)
 
 
 def trace_share(plan: ScenePlan, rank: int, world: int) -> None:

@@ -46,9 +46,9 @@ class Window(NamedTuple):
         top, left = max(self.top, other.top), max(self.left, other.left)
         bottom = min(self.top + self.height, other.top + other.height)
         right = min(self.left + self.width, other.left + other.width)
-        return (
-            Window(top, left, bottom - top, right - left) if top < bottom > left < right else None
-        )
+        if top >= bottom or left >= right:
+            return None
+        return Window(top, left, bottom - top, right - left)
 
     def within(self, other: Window) -> tuple[slice, slice]:
         """The slices of this window in an array that shows the other one."""

@@ -113,19 +113,18 @@ def take_up(job: Photo | ScenePlan, files: Iterable[Path]) -> tuple[list[str] | 
         with atomic_path(begun) as path:
             path.write_text(job.fingerprint, encoding="utf-8")
     job.failure.unlink(missing_ok=True)
-    job.record.unlink(missing_ok=True)
     if entry is not None:
         job.finish(**entry)
         return None, f"{job.name}: done already"
+    job.record.unlink(missing_ok=True)
     if isinstance(job, Photo):
         return [], None
     store = BlockStore(job)
     missing = [block.name for block in job.blocks if not store.path(block).exists()]
     done = len(job.blocks) - len(missing)
-    return (
-        missing,
-        f"{job.name}: goes on, {done}/{len(job.blocks)} blocks are there" if done else None,
-    )
+    if not done:
+        return missing, None
+    return missing, f"{job.name}: goes on, {done}/{len(job.blocks)} blocks are there"
 
 
 def _finished_entry(job: Job) -> dict[str, Any] | None:

@@ -53,9 +53,9 @@ def map_rasters(predictor: Predictor, asked: Asked, inputs: Sequence[tuple[str, 
         ]
         predict_blocks(predictor, parts[ranks.rank :: ranks.world])
     _left(asked.output, ranks.rank).touch()
-    return (
-        _conclude(predictor, asked, [job for job, _ in jobs], len(inputs)) if ranks.is_main else 0
-    )
+    if not ranks.is_main:
+        return 0
+    return _conclude(predictor, asked, [job for job, _ in jobs], len(inputs))
 
 
 def _prepared(predictor: Predictor, asked: Asked, inputs: Sequence[tuple[str, str]]) -> Missing:
@@ -99,7 +99,10 @@ def _finishing(plans: list[ScenePlan], rank: int, world: int) -> Iterator[None]:
     finally:
         helper.terminate()
     if helper.exitcode:
-        raise RuntimeError(f"the process that finishes scenes ended with {helper.exitcode}")
+        logger.error("the process that finishes scenes ended with status %d", helper.exitcode)
+        for plan in plans:
+            if not plan.record.exists():
+                plan.fail(ChildProcessError("the finishing process ended early"))
 
 
 def _conclude(predictor: Predictor, asked: Asked, jobs: list[Job], num_inputs: int) -> int:

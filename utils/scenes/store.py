@@ -36,7 +36,7 @@ class BlockStore:
         return self.folder / f"{block.name}.npy"
 
     def write(self, block: Block, probability: np.ndarray, valid: np.ndarray) -> None:
-        """Keep the weighted probability (float32 H x W) of a block; nothing is said where not valid."""
+        """Keep the weighted probability (float32 H x W) of a block, where it is valid."""
         values = np.rint(probability * np.float32(FULL)).clip(0, FULL).astype(np.uint16)
         values[~valid] = NO_DATA
         if (values == values[0, 0]).all():
@@ -69,14 +69,4 @@ def wait_for(path: Path, job: Job | None = None) -> None:
     while not path.exists():
         if job is not None and job.failure.exists():
             raise SceneFailed(job.name)
-        _end_without_parent()
         time.sleep(LOOK_S)
-
-
-def _end_without_parent() -> None:
-    """A helper process whose parent was killed has nobody left to wait for."""
-    from multiprocessing import parent_process
-
-    parent = parent_process()
-    if parent is not None and not parent.is_alive():
-        raise SystemExit(1)

@@ -63,7 +63,7 @@ def trace_cell(plan: ScenePlan, block: Block) -> Pieces:
         measures = Measures(mask, skeleton, values, sides_m)
         for line in skeleton_lines(skeleton):
             along = measures.at(line)
-            line = np.rint((line + (window.left, window.top)) * GRID) / GRID
+            line = np.rint(np.add(line, (window.left, window.top)) * GRID) / GRID
             found += [
                 (line[first : last + 1], along[first:last].sum(axis=0))
                 for first, last in _owned(line, block.cell)

@@ -67,7 +67,7 @@ def write_geojson(frame: geopandas.GeoDataFrame, path: Path) -> None:
 
 
 def write_geopackage(frames: Mapping[str, geopandas.GeoDataFrame], path: Path) -> None:
-    """Layers by name, points or lines each, into one new file; the same ones give the same bytes."""
+    """Layers by name, of points or of lines, into a new file; equal ones give equal bytes."""
     path.unlink(missing_ok=True)  # GDAL would open the empty temporary file to append to it
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2000-01-01T00:00:00Z"})
     with warnings.catch_warnings():
