@@ -54,8 +54,11 @@ class Raster:
 
     @property
     def grid_transform(self) -> Affine | None:
-        (H, W), (grid_H, grid_W) = self.shape, self.grid_shape
-        return self.transform and self.transform * Affine.scale(W / grid_W, H / grid_H)
+        if self.transform is None:
+            return None
+        a, b, c, d, e, f = self.transform[:6]
+        down, right = self.shape[0] / self.grid_shape[0], self.shape[1] / self.grid_shape[1]
+        return Affine(a * right, b * down, c, d * right, e * down, f)
 
     @property
     def pixel_size_m(self) -> float | None:

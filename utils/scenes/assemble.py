@@ -47,9 +47,8 @@ def assemble(plan: ScenePlan) -> tuple[dict[str, Path], float | None]:
             is_road = road(values, plan.wanted.threshold)
             num_valid += int(has_data.sum())
             num_road += int(is_road.sum())
-            grey = np.rint(values * (FULL_BYTE / FULL)).clip(0, FULL_BYTE).astype(np.uint8)
             for kind, file in open_files.items():
-                content = is_road.astype(np.uint8) if kind == "mask" else grey
+                content = is_road.astype(np.uint8) if kind == "mask" else _bytes(values)
                 content[~has_data] = NO_DATA_BYTE
                 place = rasterio.windows.Window(window.left, window.top, *content.shape[::-1])
                 file.write(content, 1, window=place)
@@ -104,6 +103,13 @@ class _Axis(NamedTuple):
         nearest = np.floor(place).clip(0, grid - 1).astype(int)
         first, last = int(low[0]), int(high[-1])
         return cls(first, last - first + 1, low - first, high - first, share, nearest - first)
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    """Stored probabilities as whole numbers up to FULL_BYTE, rounded."""
+    return ((values.clip(0, FULL).astype(np.uint32) * FULL_BYTE + FULL // 2) // FULL).astype(
+        np.uint8
+    )
 
 
 def _windows(shape: tuple[int, int]) -> Iterator[Window]:

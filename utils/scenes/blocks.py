@@ -38,15 +38,19 @@ def predict_blocks(predictor: Predictor, parts: list[Part]) -> None:
     if predictor.ranks.is_main:
         inputs = progress(inputs, len(parts), "blocks")
     kept: Future | None = None
+    grid_of, grid = None, None
     with predictor.mode(), ThreadPoolExecutor(1, "writer") as writer:
         for (plan, block), pixels in inputs:
             if pixels is None:
                 continue
             image, valid = pixels
-            probability = blend_block(predictor, plan, block, image, valid)
+            if grid_of is not plan:
+                grid_of, grid = plan, predictor.grid(plan.raster.grid_shape)
+            probability = blend_block(predictor, grid, block, image, valid)
+            predictor.refuse_nan(plan.name, probability)
             if kept is not None:
                 kept.result()  # one block waits to be written, not many
-            kept = writer.submit(_keep, plan, block, probability, valid)
+            kept = writer.submit(_keep, plan, block, probability.numpy(), valid)
         if kept is not None:
             kept.result()
 
@@ -67,13 +71,12 @@ def prefetch(
 
 
 def blend_block(
-    predictor: Predictor, plan: ScenePlan, block: Block, image: np.ndarray, valid: np.ndarray
-) -> np.ndarray:
+    predictor: Predictor, grid: TileGrid, block: Block, image: np.ndarray, valid: np.ndarray
+) -> Tensor:
     """The sum of a block's tiles (float32 H x W), each times its weight in the blend of all.
 
     Tiles without data, and those that are black or white all over, add nothing.
     """
-    grid = predictor.grid(plan.raster.grid_shape)
     total = torch.zeros(image.shape[1:])
     pixels, has_data = torch.from_numpy(image), torch.from_numpy(valid)
 
@@ -90,8 +93,7 @@ def blend_block(
     answers = predictor.tile_probabilities(cut(pixels, tile) for tile in tiles)
     for tile, values in zip(tiles, answers, strict=True):
         cut(total, tile).addcmul_(values, grid.weights(tile))
-    predictor.refuse_nan(plan.name, total)
-    return total.numpy()
+    return total
 
 
 def _tiles(grid: TileGrid, block: Block) -> Iterator[Tile]:

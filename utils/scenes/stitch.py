@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from utils.scenes.plan import ScenePlan
-from utils.scenes.trace import Pieces
+from utils.scenes.trace import MEASURES, Pieces
 from utils.topology.connect import JoinRule, join_gaps
 from utils.topology.from_mask import MIN_SPUR_M
 from utils.topology.grid import PixelGrid
@@ -32,8 +32,8 @@ def stitch(plan: ScenePlan) -> RoadLines:
         for line, sums in sketch.measured_lines(simplify_m=ground.pixel_size_m)
     ]
     roads.sort(key=lambda road: road[0].ravel().tolist())
-    sums = np.array([sums for _, sums in roads]).reshape(len(roads), -1)
-    means = sums[:, :2] / sums[:, 2:].clip(1) if roads else np.zeros((0, 2))
+    sums = np.array([sums for _, sums in roads]).reshape(-1, len(MEASURES))
+    means = sums[:, :2] / sums[:, 2:].clip(1)
     return RoadLines(
         lines=[line for line, _ in roads],
         width_m=means[:, 0],
