@@ -25,9 +25,9 @@ import model
 from tests.bright_net import BrightNet
 from tests.conftest import ROOT
 from tests.scene_files import UTM, picture, road_mask, write_scene
+from utils import raster
 from utils.checkpoint import save_checkpoint
 from utils.config import load_config
-from utils import raster
 from utils.scenes import prepare, run
 
 ARGV = ["--checkpoint", "bright.pth", "--output", "out"]
@@ -283,8 +283,7 @@ def test_a_killed_process_is_continued_by_two_ranks(workplace):
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
         "if __name__ == '__main__':\n"
         "    import inference, model\n"
-        "    from utils import raster
-from utils.scenes import prepare, run\n"
+        "    from utils.scenes import prepare, run\n"
         "    model.MODELS['BrightNet'] = 'tests.bright_net'\n"
         "    prepare.BLOCK_PX, run.LARGE_PX = 150, int(sys.argv.pop())\n"
         "    sys.exit(inference.main())\n"

@@ -107,9 +107,8 @@ class _Axis(NamedTuple):
 
 def _bytes(values: np.ndarray) -> np.ndarray:
     """Stored probabilities as whole numbers up to FULL_BYTE, rounded."""
-    return ((values.clip(0, FULL).astype(np.uint32) * FULL_BYTE + FULL // 2) // FULL).astype(
-        np.uint8
-    )
+    whole = values.clip(0, FULL).astype(np.uint32) * FULL_BYTE
+    return ((whole + FULL // 2) // FULL).astype(np.uint8)
 
 
 def _windows(shape: tuple[int, int]) -> Iterator[Window]:
