@@ -51,11 +51,13 @@ def _brightness(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _patches(H: int, W: int) -> list[Window]:
+    """The middles of as many equal parts."""
     height, width = min(PATCH_PX, H), min(PATCH_PX, W)
+    middles = (np.arange(PATCHES) + 0.5) / PATCHES
     return [
         Window(round(left), round(top), width, height)
-        for top in np.linspace(0, H - height, PATCHES)
-        for left in np.linspace(0, W - width, PATCHES)
+        for top in (middles * H - height / 2).clip(0, H - height)
+        for left in (middles * W - width / 2).clip(0, W - width)
     ]
 
 
