@@ -13,11 +13,11 @@ from utils.topology.sketch import RoadSketch
 from utils.vector import RoadLines
 
 
-def stitch(plan: ScenePlan) -> RoadLines:
+def stitch(plan: ScenePlan, simplify_px: float = 1.0) -> RoadLines:
     """The roads of a scene whose cells are all traced, in the order of their coordinates.
 
     Dead ends and single roads below MIN_SPUR_M are dropped, gaps up to `join_gap_m` closed, and
-    lines simplified to within a pixel.
+    lines simplified to within `simplify_px`.
     """
     ground = plan.raster.ground
     sketch = RoadSketch()
@@ -29,7 +29,7 @@ def stitch(plan: ScenePlan) -> RoadLines:
         join_gaps(sketch, JoinRule(plan.wanted.join_gap_m))
     roads = [
         (_from_the_left(line), sums)
-        for line, sums in sketch.measured_lines(simplify_m=ground.pixel_size_m)
+        for line, sums in sketch.measured_lines(simplify_px * ground.pixel_size_m)
     ]
     roads.sort(key=lambda road: road[0].ravel().tolist())
     sums = np.array([sums for _, sums in roads]).reshape(-1, len(MEASURES))
