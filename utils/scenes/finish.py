@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from multiprocessing import parent_process
 from threading import Thread
 
+from rasterio.errors import RasterioError
+
 from utils.command_line import end_at_signals, set_up_logging
 from utils.scenes.assemble import assemble
 from utils.scenes.plan import ScenePlan
@@ -33,7 +35,7 @@ def finish_scenes(plans: Sequence[ScenePlan], rank: int, world: int) -> None:
                 finish(plan)
         except SceneFailed:
             continue
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RasterioError) as error:
             logger.error("%s: %s", plan.name, error)
             plan.fail(error)
 
@@ -75,8 +77,9 @@ def finish(plan: ScenePlan) -> None:
         frame = stitch(plan).frame(plan.raster.crs, plan.raster.grid_transform)
         ready |= {kind: plan.work / files[kind].name for kind in ("gpkg", "geojson")}
         write_roads(frame, ready["gpkg"], ready["geojson"])
-        entry["roads"] = len(frame)
-        entry[f"total_{frame.columns[0]}"] = round(float(frame.iloc[:, 0].sum()), 2)
+        length, total = frame.columns[0], float(frame.iloc[:, 0].sum())
+        entry |= {"roads": len(frame), f"total_{length}": round(total, 2)}
+        logger.info("%s: %d roads, %.0f %s", plan.name, len(frame), total, length[-2:].strip("_"))
     for kind, path in ready.items():
         files[kind].parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, files[kind])

@@ -68,6 +68,8 @@ def prepare(
     raster, notes = open_raster(path, asked.bands, asked.gsd)
     settings = predictor.config.inference
     folders = map_folders(settings, labelled=False)
+    if "prob" in folders and settings.prob_map_format == "npy":
+        notes.append(f"{path}: inference.prob_map_format=npy has no effect on a scene")
     grid = predictor.grid(raster.grid_shape)
     wanted = Wanted(
         mask="mask" in folders,
