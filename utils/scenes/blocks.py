@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,8 +17,6 @@ from utils.raster import read_window
 from utils.scenes.plan import Block, ScenePlan
 from utils.scenes.store import BlockStore
 from utils.tiling import Tile, TileGrid
-
-logger = logging.getLogger(__name__)
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 Part = tuple[ScenePlan, Block]
@@ -116,8 +113,7 @@ def _read(part: Part) -> tuple[np.ndarray, np.ndarray] | None:
     try:
         return read_window(plan.raster, *block.extent)
     except ValueError as error:
-        logger.error("%s", error)
-        plan.fail(error)
+        plan.fail(str(error))
         return None
 
 
@@ -125,5 +121,4 @@ def _keep(plan: ScenePlan, block: Block, probability: np.ndarray, valid: np.ndar
     try:
         BlockStore(plan).write(block, probability, valid)
     except OSError as error:
-        logger.error("%s: %s", plan.name, error)
-        plan.fail(error)
+        plan.fail(f"{plan.name}: {error}")

@@ -36,8 +36,7 @@ def finish_scenes(plans: Sequence[ScenePlan], rank: int, world: int) -> None:
         except SceneFailed:
             continue
         except (ValueError, OSError, RasterioError) as error:
-            logger.error("%s: %s", plan.name, error)
-            plan.fail(error)
+            plan.fail(f"{plan.name}: {error}")
 
 
 def finish_in_background(plans: Sequence[ScenePlan], rank: int, world: int) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import torch
 
@@ -12,8 +10,6 @@ from utils.predictor import Predictor
 from utils.results import image_result, write_maps
 from utils.scenes.prepare import Photo
 
-logger = logging.getLogger(__name__)
-
 
 def map_photo(predictor: Predictor, photo: Photo) -> None:
     """Write the maps of a photo. One that cannot be read costs a line."""
@@ -21,8 +17,7 @@ def map_photo(predictor: Predictor, photo: Photo) -> None:
     try:
         pixels, valid = read_image_and_valid(photo.path)
     except (ValueError, OSError) as error:
-        logger.error("%s", error)
-        photo.fail(error)
+        photo.fail(str(error))
         return
     image = torch.from_numpy(pixels).permute(2, 0, 1)  # HWC -> CHW
     probability = predictor.probability(photo.name, image)

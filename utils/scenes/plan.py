@@ -6,6 +6,7 @@ Plans travel to a helper process that does without torch; no module that they ne
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 
 from utils.files import atomic_path
 from utils.raster import Raster
+
+logger = logging.getLogger(__name__)
 
 #: Side that a block should have, in pixels: large for the disk, small for the memory.
 BLOCK_PX = 4096
@@ -101,16 +104,20 @@ class Job:
     @property
     def failure(self) -> Path:
         """Exists when the work cannot be done."""
-        return self.work / "failed.txt"
+        return self.work / "failed"
 
     def finish(self, **entry: Any) -> None:
         entry = {"name": self.name, "fingerprint": self.fingerprint, **entry}
         with atomic_path(self.record) as path:
             path.write_text(json.dumps(entry), encoding="utf-8")
 
-    def fail(self, error: Exception) -> None:
-        with atomic_path(self.failure) as path:
-            path.write_text(f"{error}\n", encoding="utf-8")
+    def fail(self, message: str) -> None:
+        """Note that the work cannot be done, and say why if nobody has."""
+        try:
+            self.failure.touch(exist_ok=False)
+        except FileExistsError:
+            return
+        logger.error("%s", message)
 
 
 @dataclass(frozen=True)

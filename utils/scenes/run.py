@@ -99,10 +99,9 @@ def _finishing(plans: list[ScenePlan], rank: int, world: int) -> Iterator[None]:
     finally:
         helper.terminate()
     if helper.exitcode:
-        logger.error("the process that finishes scenes ended with status %d", helper.exitcode)
         for plan in plans:
             if not plan.record.exists():
-                plan.fail(ChildProcessError("the finishing process ended early"))
+                plan.fail(f"{plan.name}: the finishing process ended with {helper.exitcode}")
 
 
 def _conclude(predictor: Predictor, asked: Asked, jobs: list[Job], num_inputs: int) -> int:
