@@ -33,7 +33,7 @@ windows = st.tuples(st.integers(0, 60), st.integers(0, 90), st.integers(1, 90), 
 
 
 @given(windows)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_windows_are_parts_of_the_whole(folder, window) -> None:
     raster, notes = open_raster(str(folder / "gaps.tif"))
     top, left, height, width = window
@@ -46,7 +46,7 @@ def test_windows_are_parts_of_the_whole(folder, window) -> None:
 
 
 @given(st.sampled_from([0.31, 1.0, 1.37]), windows)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_resampled_windows_fit_together(folder, gsd, window) -> None:
     raster, _ = open_raster(str(folder / "gaps.tif"), gsd=gsd)
     H, W = raster.grid_shape
