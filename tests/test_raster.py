@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rasterio.enums import Resampling
 
 from tests.scene_files import UTM, write_scene
-from utils.raster import find_name, is_photo, is_virtual, open_raster, read_window
+from utils.raster import is_photo, is_virtual, open_raster, raster_name, read_window
 
 
 def noise(shape: tuple[int, ...], high: int, dtype: str, seed: int = 0) -> np.ndarray:
@@ -134,5 +134,5 @@ def test_photos_and_scenes_are_told_apart(tmp_path) -> None:
 
 def test_names_of_places() -> None:
     address = "/vsicurl/https://example.org/a/scene_7.tif?token=x.y"
-    assert is_virtual(address) and find_name(address) == "scene_7"
+    assert is_virtual(address) and raster_name(address) == "scene_7"
     assert is_virtual("s3://bucket/b.tif") and not is_virtual("data/b.tif")

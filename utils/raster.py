@@ -45,7 +45,7 @@ class Raster:
 
     @property
     def name(self) -> str:
-        return find_name(self.path)
+        return raster_name(self.path)
 
     @property
     def crs(self) -> str | None:
@@ -72,7 +72,7 @@ class Raster:
         return PixelGrid.of(self.grid_shape, transform=self.grid_transform, crs=self.crs)
 
 
-def find_name(path: str) -> str:
+def raster_name(path: str) -> str:
     """What the files made of it are called: the stem, of an address without its query."""
     return PurePosixPath(path.split("?")[0]).stem
 

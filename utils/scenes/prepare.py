@@ -14,7 +14,7 @@ from typing import Any
 from utils.files import atomic_path
 from utils.pairing import EXTENSIONS, find_images
 from utils.predictor import Predictor
-from utils.raster import find_name, is_photo, is_virtual, open_raster
+from utils.raster import is_photo, is_virtual, open_raster, raster_name
 from utils.results import map_folders
 from utils.scenes.plan import BLOCK_PX, Job, ScenePlan, Wanted, plan_blocks
 from utils.scenes.store import BlockStore
@@ -48,7 +48,7 @@ def find_rasters(path: str) -> list[tuple[str, str]]:
     is nothing.
     """
     if is_virtual(path):
-        return [(find_name(path), path)]
+        return [(raster_name(path), path)]
     return [(name, str(file)) for name, file in find_images(path, RASTERS)]
 
 
