@@ -65,8 +65,9 @@ def predicted(plan: ScenePlan, probability: np.ndarray) -> ScenePlan:
 
 
 def traced(plan: ScenePlan, **settings: float) -> RoadLines:
+    store = BlockStore(plan)
     for block in plan.blocks:
-        trace.trace_cell(plan, block).save(plan.lines_file(block))
+        trace.trace_cell(store, block).save(plan.lines_file(block))
     return stitch(plan, **settings)
 
 

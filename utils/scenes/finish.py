@@ -15,7 +15,7 @@ from utils.command_line import end_at_signals, set_up_logging
 from utils.scenes.assemble import assemble
 from utils.scenes.plan import ScenePlan
 from utils.scenes.stitch import stitch
-from utils.scenes.store import SceneFailed, wait_for
+from utils.scenes.store import BlockStore, SceneFailed, wait_for
 from utils.scenes.trace import trace_cell
 from utils.vector import write_roads
 
@@ -55,10 +55,11 @@ def _end_with_parent() -> None:
 
 def trace_share(plan: ScenePlan, rank: int, world: int) -> None:
     """Trace every `world`th cell, where that is not done already."""
+    store = BlockStore(plan)
     for block in plan.blocks[rank::world]:
         path = plan.lines_file(block)
         if not path.exists() and not plan.record.exists():
-            trace_cell(plan, block).save(path)
+            trace_cell(store, block).save(path)
 
 
 def finish(plan: ScenePlan) -> None:

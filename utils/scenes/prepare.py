@@ -102,7 +102,7 @@ def prepare(
     return plan, notes
 
 
-def take_up(job: Photo | ScenePlan, files: Iterable[Path]) -> tuple[list[str] | None, str | None]:
+def take_up(job: Photo | ScenePlan, files: Iterable[Path]) -> tuple[set[str] | None, str | None]:
     """Make the job's folder ready; the names of the blocks that are missing, and a note.
 
     Without blocks (None) the job is done already: an earlier run with the same fingerprint did
@@ -120,9 +120,9 @@ def take_up(job: Photo | ScenePlan, files: Iterable[Path]) -> tuple[list[str] | 
         return None, f"{job.name}: done already"
     job.record.unlink(missing_ok=True)
     if isinstance(job, Photo):
-        return [], None
+        return set(), None
     store = BlockStore(job)
-    missing = [block.name for block in job.blocks if not store.path(block).exists()]
+    missing = {block.name for block in job.blocks if not store.path(block).exists()}
     done = len(job.blocks) - len(missing)
     if not done:
         return missing, None

@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 #: From this many pixels on a helper process is worth the seconds that it takes to start.
 LARGE_PX = 16_000_000
 
-#: Of each job the blocks that are missing; None when it was done by an earlier run.
-Missing = list[tuple[Job, list[str] | None]]
+#: Of each job the names of the blocks that are missing; None when an earlier run did it.
+Missing = list[tuple[Job, set[str] | None]]
 
 
 def map_rasters(predictor: Predictor, asked: Asked, inputs: Sequence[tuple[str, str]]) -> int:

@@ -7,6 +7,8 @@ add up to the blend of all tiles, whatever the order; a pixel without data is NO
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,8 @@ class BlockStore:
     def __init__(self, plan: ScenePlan) -> None:
         self.plan = plan
         self.folder = plan.work / "blocks"
+        rows = groupby(plan.blocks, lambda block: (block.extent.top, block.extent.height))
+        self._rows = {row: list(blocks) for row, blocks in rows}
 
     def path(self, block: Block) -> Path:
         return self.folder / f"{block.name}.npy"
@@ -48,7 +52,7 @@ class BlockStore:
         """The probabilities of a window, uint16 H x W: 0 to FULL, or NO_DATA."""
         total = np.zeros((window.height, window.width), np.uint16)
         missing = np.zeros(total.shape, bool)
-        for block in self.plan.blocks:
+        for block in self._near(window):
             common = window.common(block.extent)
             if common is None:
                 continue
@@ -62,6 +66,12 @@ class BlockStore:
         np.minimum(total, FULL, out=total)
         total[missing] = NO_DATA
         return total
+
+    def _near(self, window: Window) -> Iterator[Block]:
+        """The blocks in the window's rows."""
+        for (top, height), blocks in self._rows.items():
+            if top < window.top + window.height and window.top < top + height:
+                yield from blocks
 
 
 def wait_for(path: Path, job: Job | None = None) -> None:

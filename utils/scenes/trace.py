@@ -18,7 +18,7 @@ from scipy.spatial import KDTree
 from skimage.morphology import skeletonize
 
 from utils.files import atomic_path
-from utils.scenes.plan import Block, ScenePlan
+from utils.scenes.plan import Block
 from utils.scenes.store import FULL, NO_DATA, BlockStore
 from utils.topology.from_mask import MAX_HOLE_M2, without_holes
 from utils.topology.skeleton import skeleton_lines
@@ -50,10 +50,11 @@ class Pieces:
             return cls(stored["points"], stored["sizes"], stored["sums"])
 
 
-def trace_cell(plan: ScenePlan, block: Block) -> Pieces:
+def trace_cell(store: BlockStore, block: Block) -> Pieces:
     """The pieces of the roads' skeleton whose links lie in the block's cell."""
+    plan = store.plan
     window = block.cell.grown(HALO_PX, plan.raster.grid_shape)
-    values = BlockStore(plan).read(window)
+    values = store.read(window)
     mask = road(values, plan.wanted.threshold)
     found = []
     if mask.any():
