@@ -6,6 +6,7 @@ python inference.py -c config/UNet.yaml tta.enable=true inference.save_prob_map=
 python inference.py -c config/UNet.yaml --sweep    put val's best threshold into the checkpoint
 python inference.py --checkpoint logs_weights/RUN --input photos/ --output out/
 python inference.py --checkpoint logs_weights/RUN --export onnx
+python inference.py --checkpoint logs_weights/RUN --input scene.tif --gsd 1.0 --output out/
 torchrun --nproc-per-node 4 inference.py -c config/UNet.yaml
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -42,12 +44,43 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--checkpoint", metavar="PATH", help="a file, or a run's folder (default: the newest run)"
     )
     task = parser.add_mutually_exclusive_group()
-    task.add_argument("--input", metavar="PATH", type=Path, help="an image, or a folder of images")
+    task.add_argument(
+        "--input", metavar="PATH", help="a photo, a scene of any size, or a folder of them"
+    )
     task.add_argument("--sweep", action="store_true", help="choose the threshold on val")
     task.add_argument("--export", choices=("onnx", "safetensors"), help="for other programs")
     parser.add_argument("--output", metavar="DIR", type=Path, help="default: results/RUN")
+    parser.add_argument(
+        "--gsd", metavar="METRES", type=ground_sample, help="pixel size the model was trained at"
+    )
+    parser.add_argument(
+        "--bands", metavar="R,G,B", type=band_numbers, help="counted from 1 (default: 1,2,3)"
+    )
     # key=value may stand before and after options
-    return parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    if not args.input and (args.gsd or args.bands):
+        parser.error("--gsd and --bands go with --input")
+    return args
+
+
+def ground_sample(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a pixel size in metres, got {text!r}")
+    return value
+
+
+def band_numbers(text: str) -> tuple[int, ...]:
+    """'4,3,2' as numbers; one of them is grey."""
+    parts = text.split(",")
+    if len(parts) not in (1, 3) or not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"expected one or three band numbers such as 1,2,3, got {text!r}"
+        )
+    return tuple(int(part) for part in parts)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,8 +90,8 @@ def main(argv: list[str] | None = None) -> int:
 
     # torch takes seconds to import; a question for --help should not wait for it
     from utils import distributed
-    from utils.pairing import find_images
     from utils.predict import NonFinitePrediction
+    from utils.scenes.prepare import find_rasters
 
     with user_mistakes():
         predictor = load_predictor(args)
@@ -67,7 +100,8 @@ def main(argv: list[str] | None = None) -> int:
             task = partial(export, kind=args.export)
         elif args.input:
             refuse_empty_output(predictor.config.inference)
-            task = partial(map_files, files=find_images(args.input))
+            asked = {"bands": args.bands, "gsd": args.gsd}
+            task = partial(map_inputs, inputs=find_rasters(args.input), **asked)
         else:
             split = "val" if args.sweep else predictor.config.inference.split
             images = load_split(predictor, split)
@@ -173,6 +207,21 @@ def refuse_empty_output(settings: Inference) -> None:
         )
 
 
+def map_inputs(
+    predictor: Predictor,
+    folder: Path,
+    *,
+    inputs: Sequence[tuple[str, str]],
+    bands: tuple[int, ...] | None,
+    gsd: float | None,
+) -> int:
+    """Map photos and scenes without labels; what is unusable costs a line, and the status 1."""
+    from utils.scenes.prepare import Asked
+    from utils.scenes.run import map_rasters
+
+    return map_rasters(predictor, Asked(folder, bands, gsd), inputs)
+
+
 def score(predictor: Predictor, folder: Path, *, images: WholeImages, split: str) -> int:
     """Predict labelled images, write their maps and the reports, print the scores."""
     from utils.distributed import all_gather_objects, gather_in_order
@@ -259,38 +308,6 @@ def export(predictor: Predictor, folder: Path, *, kind: str) -> int:
             for path in export_model(predictor, folder, kind):
                 print(path)
     return 0
-
-
-def map_files(predictor: Predictor, folder: Path, *, files: Sequence[tuple[str, Path]]) -> int:
-    """Predict images without labels; an unreadable one costs a line, and the exit status 1."""
-    import torch
-
-    from utils.distributed import gather_in_order
-    from utils.imageio import read_image
-    from utils.reports import write_predictions
-    from utils.results import image_result, map_folders, write_maps
-
-    settings, own = predictor.config.inference, {}
-    for index in predictor.share(len(files), "images"):
-        name, path = files[index]
-        try:
-            pixels = read_image(path)
-        except (ValueError, OSError) as error:
-            logger.error("%s", error)
-            own[index] = None
-            continue
-        image = torch.from_numpy(pixels).permute(2, 0, 1)  # HWC -> CHW
-        probability = predictor.probability(name, image)
-        own[index] = image_result(name, probability, predictor.scoring, None)
-        write_maps(folder, own[index], probability, None, settings)
-    gathered = gather_in_order(own)
-    results = [result for result in gathered if result is not None]
-    if predictor.ranks.is_main and results:
-        conditions = predictor.conditions(None)
-        write_predictions(folder, conditions, results)
-        print(conditions)
-        print(f"{folder}/: predictions.json, {', '.join(map_folders(settings, labelled=False))}")
-    return 1 if len(results) < len(files) else 0
 
 
 if __name__ == "__main__":

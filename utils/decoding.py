@@ -18,7 +18,7 @@ import numpy as np
 import rasterio
 from PIL import ExifTags, Image
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from utils.jpeg import decode_jpeg, has_jpeg_end
@@ -30,7 +30,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_UNREADABLE = (OSError, SyntaxError, EOFError, ValueError, struct.error)
+_UNREADABLE = (OSError, SyntaxError, EOFError, ValueError, struct.error, RasterioError)
 
 
 class Crop(NamedTuple):
@@ -65,7 +65,7 @@ class Header(NamedTuple):
 
 def read_header(path: Path) -> Header:
     """What is known without decoding. Raises ValueError, one line, when the file has no header."""
-    with _one_line_errors(path):
+    with one_line_errors(path):
         state = path.stat()
         return _read_header(path, state.st_mtime_ns, state.st_size)
 
@@ -98,7 +98,7 @@ def decode(path: Path, crop: Crop | None = None, *, palette_indices: bool = Fals
     marked as alpha is no colour. A palette is looked up, unless `palette_indices`.
     Raises ValueError, one line naming the file, when it cannot be read.
     """
-    with _one_line_errors(path):
+    with one_line_errors(path):
         header = read_header(path)
         assert crop is None or header.crops_cheaply
         if header.kind == "jpeg":
@@ -122,7 +122,8 @@ def has_end(path: Path) -> bool:
 
 
 @contextmanager
-def _one_line_errors(path: Path) -> Iterator[None]:
+def one_line_errors(path: Path | str) -> Iterator[None]:
+    """Turn what goes wrong with a file into a ValueError of one line that begins with its name."""
     try:
         yield
     except _UNREADABLE as error:

@@ -39,27 +39,30 @@ def find_pairs(root_dir: str | os.PathLike[str], dataset_name: str, split: str) 
     return pairs
 
 
-def find_images(path: str | os.PathLike[str]) -> list[tuple[str, Path]]:
+def find_images(
+    path: str | os.PathLike[str], extensions: Iterable[str] = EXTENSIONS
+) -> list[tuple[str, Path]]:
     """Names and paths of one image, or of a folder's (not of its folders'), sorted.
 
-    The name is the stem, or the whole file name where stems are equal. Raises ValueError when
-    there is nothing.
+    Of a folder files with these extensions are taken; one that is named may have any. The name
+    is the stem, or the whole file name where stems are equal. Raises ValueError when there is
+    nothing.
     """
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
     if not path.is_dir():
         return [(path.stem, path)]
-    files = sorted(file for file in path.iterdir() if is_image(file))
+    files = sorted(file for file in path.iterdir() if is_image(file, extensions))
     if not files:
-        raise ValueError(f"{path}: no images in this folder (looked for {', '.join(EXTENSIONS)})")
+        raise ValueError(f"{path}: no images in this folder (looked for {', '.join(extensions)})")
     stems = Counter(file.stem for file in files)
     return [(file.stem if stems[file.stem] == 1 else file.name, file) for file in files]
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: Path, extensions: Iterable[str] = EXTENSIONS) -> bool:
     """By its name, and not hidden."""
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+    return path.suffix.lower() in extensions and not path.name.startswith(".")
 
 
 def scan_split(dataset: Path, split: str) -> tuple[list[Pair], list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
@@ -19,7 +19,6 @@ class NonFinitePrediction(ArithmeticError):
     """The model answered NaN: broken weights, or float16 that overflowed."""
 
 
-@torch.inference_mode()
 def predict(
     model: RoadModel,
     image: Tensor,
@@ -41,28 +40,63 @@ def predict(
     """
     if image.dtype != torch.uint8 or image.ndim != 3:
         raise ValueError(f"expected a uint8 image (C, H, W), got {image.dtype} {image.shape}")
-    device = torch.device(device)
+    grid = TileGrid(*image.shape[-2:], tile, overlap)
+    blender = TileBlender(grid)
+    cuts = (grid.cut(image, place) for place in grid)
+    settings = {"batch_size": batch_size, "ops": ops, "device": device}
+    with prediction_mode(model, device, amp_dtype):
+        for place, value in zip(grid, predict_tiles(model, cuts, **settings), strict=True):
+            blender.add(place, value)
+    refuse_nan(blender.map, amp_dtype)
+    return blender.map.clamp_(0, 1).numpy()  # the weights sum to one but for rounding
+
+
+def predict_tiles(
+    model: RoadModel,
+    tiles: Iterable[Tensor],
+    *,
+    batch_size: int,
+    ops: Sequence[str],
+    device: torch.device | str,
+) -> Iterator[Tensor]:
+    """Road probability (h, w), float32 on the CPU, of tiles uint8 (3, h, w) of one size, in order.
+
+    To be used within `prediction_mode`. The results of a batch are fetched after the next one was
+    started, so that a GPU has work while the caller looks at them.
+    """
 
     def probability(views: Tensor) -> Tensor:
         logits = model(normalise(views, model.normalisation))
         assert logits.shape[1] == 1, f"a road map has one channel, not {logits.shape[1]}"
         return logits.float().sigmoid()
 
-    grid = TileGrid(*image.shape[-2:], tile, overlap)
-    blender = TileBlender(grid)
-    tiles = iter(grid)
-    # One autocast around all batches casts each weight once.
-    autocast = torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None)
-    with eval_mode(model), autocast:
-        while batch := list(islice(tiles, batch_size)):
-            views = torch.stack([grid.cut(image, place) for place in batch]).to(device)
-            values = average_over(ops, probability, views)[:, 0].cpu()
-            for place, value in zip(batch, values, strict=True):
-                blender.add(place, value)
-    if blender.map.isnan().any():
+    tiles, before = iter(tiles), None
+    while batch := list(islice(tiles, batch_size)):
+        views = torch.stack(batch).to(device, non_blocking=True)
+        values = average_over(ops, probability, views)[:, 0]
+        if before is not None:
+            yield from before.cpu()
+        before = values
+    if before is not None:
+        yield from before.cpu()
+
+
+@contextmanager
+def prediction_mode(
+    model: nn.Module, device: torch.device | str, amp_dtype: torch.dtype | None
+) -> Iterator[None]:
+    """Eval mode, no gradients, and one autocast around all batches, which casts weights once."""
+    kind = torch.device(device).type
+    autocast = torch.autocast(kind, dtype=amp_dtype, enabled=amp_dtype is not None)
+    with torch.inference_mode(), eval_mode(model), autocast:
+        yield
+
+
+def refuse_nan(probability: Tensor, amp_dtype: torch.dtype | None) -> None:
+    """Raise NonFinitePrediction when there is one in it."""
+    if probability.isnan().any():
         hint = "set amp=false" if amp_dtype else "its weights are broken"
         raise NonFinitePrediction(f"the model's answer is not a number: {hint}")
-    return blender.map.clamp_(0, 1).numpy()  # the weights sum to one but for rounding
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,17 @@ from torch import Tensor
 from model.base import RoadModel
 from utils.distributed import Ranks
 from utils.image_scores import Scoring
-from utils.predict import NonFinitePrediction, predict
+from utils.predict import (
+    NonFinitePrediction,
+    predict,
+    predict_tiles,
+    prediction_mode,
+    refuse_nan,
+)
 from utils.progress import progress
 from utils.reports import Conditions
 from utils.schema import Config
+from utils.tiling import TileGrid
 from utils.training import amp_dtype
 
 
@@ -38,26 +46,54 @@ class Predictor:
 
         Raises NonFinitePrediction with the image's name.
         """
-        try:
+        with _named(name):
             return predict(
                 self.model,
                 image,
                 tile=self.config.image_size,
                 overlap=self.config.tile_overlap,
-                batch_size=self.config.inference.batch_size or self.config.batch_size,
+                batch_size=self.batch_size,
                 ops=self._views,
                 device=self.ranks.device,
                 amp_dtype=self._amp_dtype,
             )
-        except NonFinitePrediction as error:
-            raise NonFinitePrediction(f"{name}: {error}") from error
+
+    def grid(self, shape: tuple[int, int]) -> TileGrid:
+        """The tiles of a raster (H, W)."""
+        return TileGrid(*shape, self.config.image_size, self.config.tile_overlap)
+
+    def mode(self) -> AbstractContextManager[None]:
+        """What `tile_probabilities` is to be called in."""
+        return prediction_mode(self.model, self.ranks.device, self._amp_dtype)
+
+    def tile_probabilities(self, tiles: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Road probability (h, w), float32, of each of the tiles, uint8 (3, h, w) of one size."""
+        return predict_tiles(
+            self.model,
+            tiles,
+            batch_size=self.batch_size,
+            ops=self._views,
+            device=self.ranks.device,
+        )
+
+    def refuse_nan(self, name: str, probability: Tensor) -> None:
+        """Raise NonFinitePrediction, with the image's name, when there is a NaN."""
+        with _named(name):
+            refuse_nan(probability, self._amp_dtype)
+
+    @property
+    def batch_size(self) -> int:
+        """Tiles at a time."""
+        return self.config.inference.batch_size or self.config.batch_size
 
     def share(self, total: int, description: str) -> Iterable[int]:
         """The positions below `total` that fall to this rank; rank 0 shows how far it is."""
         own = range(self.ranks.rank, total, self.ranks.world)
         return progress(own, len(own), description) if self.ranks.is_main else own
 
-    def conditions(self, split: str | None, *, sweep: bool = False) -> Conditions:
+    def conditions(
+        self, split: str | None, *, sweep: bool = False, pixel_size: float | None = None
+    ) -> Conditions:
         """What every report of these predictions names; `split` None: images without labels."""
         return Conditions(
             split=split,
@@ -69,7 +105,7 @@ class Predictor:
             arithmetic=str(self._amp_dtype or torch.float32).removeprefix("torch."),
             checkpoint=str(self.checkpoint),
             epoch=self.epoch,
-            pixel_size=self.config.pixel_size,
+            pixel_size=pixel_size or self.config.pixel_size,
             parameters=self._parameters(),
         )
 
@@ -92,6 +128,14 @@ class Predictor:
     @property
     def _amp_dtype(self) -> torch.dtype | None:
         return amp_dtype(self.config.amp, self.ranks.device)
+
+
+@contextmanager
+def _named(image: str) -> Iterator[None]:
+    try:
+        yield
+    except NonFinitePrediction as error:
+        raise NonFinitePrediction(f"{image}: {error}") from error
 
 
 def choose_threshold(config: Config, checkpoint: dict[str, Any]) -> tuple[float, str]:

@@ -73,10 +73,11 @@ def write_scores(
         book.save(path)
 
 
-def write_predictions(folder: Path, conditions: Conditions, results: Sequence[ImageResult]) -> None:
+def write_predictions(
+    folder: Path, conditions: Conditions, entries: Sequence[dict[str, Any]]
+) -> None:
     """Write predictions.json, for images without labels: no scores, but how they were made."""
-    images = [{"name": result.name, "road_share": result.road_share} for result in results]
-    write_json(folder / "predictions.json", asdict(conditions) | {"images": images})
+    write_json(folder / "predictions.json", asdict(conditions) | {"images": list(entries)})
 
 
 def score_table(results: Sequence[ImageResult], metrics: Sequence[str]) -> PrettyTable:

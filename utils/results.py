@@ -49,6 +49,17 @@ def map_folders(settings: Inference, labelled: bool = True) -> list[str]:
     return [name for name, write in wanted.items() if write and settings.save_outputs]
 
 
+def map_files(
+    folder: Path, name: str, settings: Inference, labelled: bool = True
+) -> dict[str, Path]:
+    """The files that `write_maps` writes of an image, by their folders' names."""
+    npy = settings.prob_map_format == "npy"
+    return {
+        kind: folder / kind / f"{name}{'.npy' if kind == 'prob' and npy else '.png'}"
+        for kind in map_folders(settings, labelled)
+    }
+
+
 def write_maps(
     folder: Path,
     result: ImageResult,
@@ -58,18 +69,16 @@ def write_maps(
 ) -> None:
     """Write mask/NAME.png (0 and 255), prob/NAME.png (0..255) or .npy (float32), and
     error_map/NAME.png where there is a label, as `inference.save_...` asks."""
-    wanted = map_folders(settings, labelled=target is not None)
-    if "mask" in wanted:
-        _write(folder / "mask" / f"{result.name}.png", result.mask_png)
-    if "prob" in wanted and settings.prob_map_format == "npy":
-        with atomic_path(folder / "prob" / f"{result.name}.npy") as path:
+    files = map_files(folder, result.name, settings, labelled=target is not None)
+    if "mask" in files:
+        _write(files["mask"], result.mask_png)
+    if "prob" in files and settings.prob_map_format == "npy":
+        with atomic_path(files["prob"]) as path:
             np.save(path, probability)
-    elif "prob" in wanted:
-        grey = np.rint(probability * 255).astype(np.uint8)
-        _write(folder / "prob" / f"{result.name}.png", _png(grey))
-    if "error_map" in wanted:
-        colours = error_map(result.mask, target)
-        _write(folder / "error_map" / f"{result.name}.png", _png(colours[..., ::-1]))  # RGB -> BGR
+    elif "prob" in files:
+        _write(files["prob"], _png(np.rint(probability * 255).astype(np.uint8)))
+    if "error_map" in files:
+        _write(files["error_map"], _png(error_map(result.mask, target)[..., ::-1]))  # RGB -> BGR
 
 
 def worst_median_best(results: Sequence[ImageResult]) -> list[tuple[str, int]]:

@@ -71,6 +71,8 @@ class Inference(Section):
     save_prob_map: bool = False
     prob_map_format: Literal["png", "npy"] = "png"
     save_error_map: bool = True
+    save_roads: bool = True  # of scenes: centre lines as GeoPackage and GeoJSON
+    join_gap_m: Annotated[float, Field(gt=0)] | None = None  # longest gap that road lines bridge
     forward_args: dict[str, Any] = {}
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import geopandas
 import networkx as nx
+import pyogrio
 import shapely
 
 from utils.files import atomic_path
@@ -55,23 +56,34 @@ def _nodes(graph: RoadGraph) -> geopandas.GeoDataFrame:
     return geopandas.GeoDataFrame(columns, geometry=shapely.points(graph.nodes), crs=graph.crs)
 
 
-def _write_geojson(graph: RoadGraph, path: Path) -> None:
-    frame = _edges(graph)
-    if graph.crs is not None:
-        frame = frame.to_crs(WGS84)
-    values = json.loads(frame.to_json(drop_id=True))
+def write_geojson(frame: geopandas.GeoDataFrame, path: Path) -> None:
+    """Features in longitude and latitude, or with "crs": null as they are when without a CRS."""
+    has_crs = frame.crs is not None
+    values = json.loads((frame.to_crs(WGS84) if has_crs else frame).to_json(drop_id=True))
     values.pop("crs", None)
-    if graph.crs is None:
+    if not has_crs:
         values = {"type": values["type"], "crs": None, "features": values["features"]}
     path.write_text(json.dumps(values), encoding="utf-8")
 
 
-def _write_geopackage(graph: RoadGraph, path: Path) -> None:
+def write_geopackage(frames: Mapping[str, geopandas.GeoDataFrame], path: Path) -> None:
+    """Layers by name, of points or of lines, into a new file; equal ones give equal bytes."""
     path.unlink(missing_ok=True)  # GDAL would open the empty temporary file to append to it
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2000-01-01T00:00:00Z"})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
-        _edges(graph).to_file(path, layer="edges", driver="GPKG", geometry_type="LineString")
-        _nodes(graph).to_file(path, layer="nodes", driver="GPKG", geometry_type="Point")
+        for layer, frame in frames.items():
+            kind = frame.geom_type.iloc[0] if len(frame) else "LineString"
+            frame.to_file(path, layer=layer, driver="GPKG", geometry_type=kind)
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
+
+
+def _write_graph_geojson(graph: RoadGraph, path: Path) -> None:
+    write_geojson(_edges(graph), path)
+
+
+def _write_graph_geopackage(graph: RoadGraph, path: Path) -> None:
+    write_geopackage({"edges": _edges(graph), "nodes": _nodes(graph)}, path)
 
 
 def _write_graphml(graph: RoadGraph, path: Path) -> None:
@@ -83,8 +95,8 @@ def _write_json(graph: RoadGraph, path: Path) -> None:
 
 
 WRITERS: dict[str, Callable[[RoadGraph, Path], None]] = {
-    ".geojson": _write_geojson,
-    ".gpkg": _write_geopackage,
+    ".geojson": _write_graph_geojson,
+    ".gpkg": _write_graph_geopackage,
     ".graphml": _write_graphml,
     ".json": _write_json,
 }

@@ -13,13 +13,17 @@ from utils.topology.grid import PixelGrid
 from utils.topology.skeleton import skeleton_lines
 from utils.topology.sketch import RoadSketch
 
+#: Holes up to this size are closed, dead ends and whole roads below this length are dropped.
+MAX_HOLE_M2 = 25.0
+MIN_SPUR_M = 10.0
+
 
 def mask_to_graph(
     mask: np.ndarray,
     pixel_size_m: float = 1.0,
     *,
-    max_hole_m2: float = 25.0,
-    min_spur_m: float = 10.0,
+    max_hole_m2: float = MAX_HOLE_M2,
+    min_spur_m: float = MIN_SPUR_M,
     simplify_m: float = 1.0,
     join: JoinRule | None = None,
     probability: np.ndarray | None = None,
@@ -46,7 +50,7 @@ def mask_to_graph(
         raise ValueError("max_hole_m2, min_spur_m and simplify_m must be 0 or more")
     grid = PixelGrid.of(mask.shape, pixel_size_m, transform, crs, target_crs)
     sketch = RoadSketch()
-    for line_px in skeleton_lines(skeletonize(_without_holes(mask, max_hole_m2, grid))):
+    for line_px in skeleton_lines(skeletonize(without_holes(mask, max_hole_m2, grid.pixel_size_m))):
         sketch.add(grid.to_ground(line_px))
     sketch.merge_chains()
     sketch.drop_spurs(min_spur_m)
@@ -56,8 +60,9 @@ def mask_to_graph(
     return sketch.to_graph(simplify_m, grid.target_crs)
 
 
-def _without_holes(mask: np.ndarray, max_hole_m2: float, grid: PixelGrid) -> np.ndarray:
-    max_hole_px = int(max_hole_m2 / grid.pixel_size_m**2)
+def without_holes(mask: np.ndarray, max_hole_m2: float, pixel_size_m: float) -> np.ndarray:
+    """The mask (bool H x W) with its holes up to `max_hole_m2` closed."""
+    max_hole_px = int(max_hole_m2 / pixel_size_m**2)
     if not max_hole_px or mask.all():
         return mask
     return remove_small_holes(mask, max_size=max_hole_px, connectivity=1)

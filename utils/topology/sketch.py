@@ -21,25 +21,33 @@ class DeadEnd(NamedTuple):
     line: np.ndarray
 
 
+#: The sums of a line along which nothing was measured.
+NOTHING = np.zeros(1)
+
+
 class RoadSketch:
-    """Polylines (K x 2, in metres) that meet where their ends are equal."""
+    """Polylines (K x 2, in metres) that meet where their ends are equal.
+
+    A line may carry sums of what was measured along it; they add up where lines become one.
+    """
 
     def __init__(self) -> None:
         self._graph = nx.MultiGraph()
 
-    def add(self, line: np.ndarray) -> None:
+    def add(self, line: np.ndarray, sums: np.ndarray = NOTHING) -> None:
         """Add a polyline; a closed one becomes a loop."""
         start, end = (tuple(point) for point in line[[0, -1]].tolist())
-        self._graph.add_edge(start, end, line=line, length_m=polyline_length_m(line))
+        self._graph.add_edge(start, end, line=line, sums=sums, length_m=polyline_length_m(line))
 
     def merge_chains(self) -> None:
         """Make one road of two wherever exactly two meet."""
         for node in list(self._graph.nodes):
-            roads = list(self._graph.edges(node, keys=True, data="line"))
+            roads = list(self._graph.edges(node, data=True))
             if len(roads) == 2 and self._graph.degree(node) == 2:
-                towards, away = (_ending_at(line, node) for *_, line in roads)
+                towards, away = (_ending_at(road["line"], node) for *_, road in roads)
+                sums = roads[0][2]["sums"] + roads[1][2]["sums"]
                 self._graph.remove_node(node)
-                self.add(np.concatenate([towards, away[-2::-1]]))
+                self.add(np.concatenate([towards, away[-2::-1]]), sums)
 
     def drop_spurs(self, min_spur_m: float) -> None:
         """Drop dead ends, loops and unconnected roads shorter than `min_spur_m`.
@@ -72,15 +80,21 @@ class RoadSketch:
 
     def to_graph(self, simplify_m: float = 0.0, crs: str | None = None) -> RoadGraph:
         """The graph, with polylines simplified by Douglas-Peucker; equal ones stand once."""
-        lines: dict[bytes, np.ndarray] = {}
-        for line in self._open_lines():
-            simple = _simplified(line, simplify_m)
-            lines.setdefault(min(simple.tobytes(), simple[::-1].tobytes()), simple)
-        return graph_from_lines(lines.values(), crs)
+        return graph_from_lines((line for line, _ in self.measured_lines(simplify_m)), crs)
 
-    def _open_lines(self) -> Iterator[np.ndarray]:
-        for *_, line in self._graph.edges(data="line"):
-            yield from open_parts(line)
+    def measured_lines(self, simplify_m: float = 0.0) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The lines of `to_graph`, none of them closed, each with its sums."""
+        lines: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+        for line, sums in self._open_lines():
+            simple = _simplified(line, simplify_m)
+            lines.setdefault(min(simple.tobytes(), simple[::-1].tobytes()), (simple, sums))
+        return list(lines.values())
+
+    def _open_lines(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for *_, road in self._graph.edges(data=True):
+            parts = open_parts(road["line"])
+            for part in parts:
+                yield part, road["sums"] / len(parts)
 
 
 def chain_graph(graph: RoadGraph) -> RoadGraph:

@@ -1,0 +1,146 @@
+#!/usr/bin/env python
+"""Share of the model's own speed that scenes are mapped at: python benchmarks/scenes.py
+
+In one process and in turn: the model alone on tiles that lie ready in memory, and a whole scene
+from its compressed GeoTIFF to its mask and road lines. The bound: 0.9 of the model's speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rasterio
+import torch
+from affine import Affine
+from prettytable import PrettyTable
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from model import build_model, list_models, model_class
+from model.base import RoadModel
+from utils.checkpoint import save_checkpoint
+from utils.config import load_config
+from utils.distributed import init
+from utils.predictor import Predictor
+from utils.scenes.blocks import predict_blocks
+from utils.scenes.prepare import Asked, prepare, take_up
+from utils.scenes.run import map_rasters
+
+QUICKSTART = Path(__file__).resolve().parents[1] / "config" / "quickstart.yaml"
+
+
+class KnownAnswer(RoadModel):
+    """Takes the time of a network, and calls bright pixels road: random weights see no roads."""
+
+    def __init__(self, network: RoadModel) -> None:
+        super().__init__()
+        self.network = network
+        self.stride, self.min_size = network.stride, network.min_size
+        self.normalisation = network.normalisation
+
+    def forward_padded(self, image: Tensor) -> Tensor:
+        return self.network.forward_padded(image).mul(0) + 10 * image.mean(dim=1, keepdim=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-c", "--config", default=str(QUICKSTART))
+    parser.add_argument("--tile", type=int, default=256)
+    parser.add_argument("--side", type=int, default=2240, help="of the square scene, in pixels")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        image = write_scene(folder / "scene.tif", args.side)
+        predictor = build_predictor(args.config, folder, args.tile)
+        grid = predictor.grid(image.shape[1:])
+        tiles = [grid.cut(image, place).clone() for place in grid]
+        print(f"{len(tiles)} tiles of {args.tile} px, {torch.get_num_threads()} threads")
+        alone(predictor, tiles[: 2 * predictor.batch_size])
+        times = [
+            (alone(predictor, tiles), blocks(predictor, folder), whole(predictor, folder))
+            for _ in range(args.rounds)
+        ]
+    columns = ["model alone [s]", "read to blocks [s]", "share", "read to roads [s]", "share of it"]
+    table = PrettyTable(["round", *columns])
+    rows = [(m, b, m / b, a, m / a) for m, b, a in times]
+    for number, row in enumerate(rows, 1):
+        table.add_row([number, *(f"{value:.2f}" for value in row)])
+    table.add_row(["median", *(f"{value:.2f}" for value in np.median(rows, axis=0))])
+    print(table)
+
+
+def write_scene(path: Path, side: int) -> Tensor:
+    """A compressed scene of noise with a grid of bright roads; its image."""
+    image = np.random.default_rng(0).integers(20, 90, (side, side, 3), dtype=np.uint8)
+    for at in range(60, side, 280):
+        cv2.line(image, (at, 0), (at + side // 9, side), (235, 235, 235), 9)
+        cv2.line(image, (0, at), (side, at - side // 11), (235, 235, 235), 9)
+    place = {"crs": "EPSG:32611", "transform": Affine(0.5, 0, 640_000, 0, -0.5, 4_010_000)}
+    tiles = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
+    shape = {"height": side, "width": side, "count": 3, "dtype": "uint8"}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **tiles, **place) as file:
+        file.write(image.transpose(2, 0, 1))  # HWC -> CHW
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())  # HWC -> CHW
+
+
+def build_predictor(config_file: str, folder: Path, tile: int) -> Predictor:
+    """The config's model with random weights."""
+    overrides = [f"image_size={tile}"]
+    models = {"model_names": list_models(), "model_class": model_class}
+    config = load_config(config_file, overrides, **models, warn=print)
+    network = build_model(config.model_classname, config.model_args, load_pretrained=False)
+    save_checkpoint(folder / "random.pth", {"model": {}})
+    ranks = init(config.device)
+    return Predictor(
+        config=config,
+        ranks=ranks,
+        model=KnownAnswer(network).to(ranks.device).eval(),
+        checkpoint=folder / "random.pth",
+        epoch=0,
+        threshold=0.5,
+        threshold_from="default",
+    )
+
+
+def alone(predictor: Predictor, tiles: list[Tensor]) -> float:
+    start = time.perf_counter()
+    with predictor.mode():
+        for _ in predictor.tile_probabilities(tiles):
+            pass
+    return time.perf_counter() - start
+
+
+def blocks(predictor: Predictor, folder: Path) -> float:
+    """Seconds from the file to what the model says of it, on disk."""
+    start = time.perf_counter()
+    asked = Asked(folder / "blocks", None, None)
+    plan, _ = prepare(predictor, asked, "scene", str(folder / "scene.tif"), "")
+    take_up(plan, plan.files().values())
+    predict_blocks(predictor, [(plan, block) for block in plan.blocks])
+    taken = time.perf_counter() - start
+    shutil.rmtree(folder / "blocks")
+    return taken
+
+
+def whole(predictor: Predictor, folder: Path) -> float:
+    """Seconds from the file to mask and road lines."""
+    start = time.perf_counter()
+    asked = Asked(folder / "out", None, None)
+    status = map_rasters(predictor, asked, [("scene", str(folder / "scene.tif"))])
+    assert status == 0
+    taken = time.perf_counter() - start
+    shutil.rmtree(folder / "out")
+    return taken
+
+
+if __name__ == "__main__":
+    main()

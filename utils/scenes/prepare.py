@@ -1,0 +1,168 @@
+"""Before the work: what each input is, what its result depends on, and what is done already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.files import atomic_path
+from utils.pairing import EXTENSIONS, find_images
+from utils.predictor import Predictor
+from utils.raster import is_photo, is_virtual, open_raster, raster_name
+from utils.results import map_folders
+from utils.scenes.plan import BLOCK_PX, Job, ScenePlan, Wanted, plan_blocks
+from utils.scenes.store import BlockStore
+
+#: Files of a folder that are looked at; a file that is named may be of any other kind.
+RASTERS = (*EXTENSIONS, ".vrt", ".jp2", ".img")
+#: Part of every fingerprint: to be raised when results change that settings do not show.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Photo(Job):
+    """A JPEG or PNG without georeference, small enough to be predicted at once."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says about rasters."""
+
+    output: Path
+    bands: tuple[int, ...] | None
+    gsd: float | None
+
+
+def find_rasters(path: str) -> list[tuple[str, str]]:
+    """Names and places of one raster, or of a folder's.
+
+    What only GDAL can look at (/vsicurl/...) is passed on as it is. Raises ValueError when there
+    is nothing.
+    """
+    if is_virtual(path):
+        return [(raster_name(path), path)]
+    return [(name, str(file)) for name, file in find_images(path, RASTERS)]
+
+
+def prepare(
+    predictor: Predictor, asked: Asked, name: str, path: str, weights_sha256: str
+) -> tuple[Photo | ScenePlan, list[str]]:
+    """What to do about an input, and what its user should know, a line each.
+
+    ValueError, one line, when it cannot be used.
+    """
+    if is_photo(path):
+        if asked.gsd is not None:
+            raise ValueError(f"{path}: --gsd needs to know the pixel size: has no georeference")
+        notes = [f"{path}: --bands has no effect on a photo"] if asked.bands else []
+        fingerprint = _fingerprint(predictor, path, weights_sha256)
+        return Photo(asked.output, name, fingerprint, path), notes
+    raster, notes = open_raster(path, asked.bands, asked.gsd)
+    settings = predictor.config.inference
+    folders = map_folders(settings, labelled=False)
+    if "prob" in folders and settings.prob_map_format == "npy":
+        notes.append(f"{path}: inference.prob_map_format=npy has no effect on a scene")
+    grid = predictor.grid(raster.grid_shape)
+    wanted = Wanted(
+        mask="mask" in folders,
+        probability="prob" in folders,
+        roads=settings.save_roads,
+        threshold=predictor.threshold,
+        join_gap_m=settings.join_gap_m,
+    )
+    plan = ScenePlan(
+        raster=raster,
+        output=asked.output,
+        name=name,
+        fingerprint=_fingerprint(
+            predictor, path, weights_sha256, BLOCK_PX, *astuple(wanted), str(raster)
+        ),
+        blocks=plan_blocks(
+            grid.tops,
+            grid.lefts,
+            (grid.tile_height, grid.tile_width),
+            raster.grid_shape,
+            BLOCK_PX,
+        ),
+        wanted=wanted,
+        tags=(
+            ("MODEL", predictor.config.model_classname),
+            ("CHECKPOINT", f"{predictor.checkpoint.name}, epoch {predictor.epoch}"),
+            ("THRESHOLD", f"{predictor.threshold:g}"),
+        ),
+    )
+    return plan, notes
+
+
+def take_up(job: Photo | ScenePlan, files: Iterable[Path]) -> tuple[set[str] | None, str | None]:
+    """Make the job's folder ready; the names of the blocks that are missing, and a note.
+
+    Without blocks (None) the job is done already: an earlier run with the same fingerprint did
+    it, and `files` are there. What was begun with other settings is dropped.
+    """
+    entry = _finished_entry(job) if all(file.exists() for file in files) else None
+    begun = job.work / "fingerprint.txt"
+    if not begun.is_file() or begun.read_text(encoding="utf-8") != job.fingerprint:
+        shutil.rmtree(job.work, ignore_errors=True)
+        with atomic_path(begun) as path:
+            path.write_text(job.fingerprint, encoding="utf-8")
+    job.failure.unlink(missing_ok=True)
+    if entry is not None:
+        job.finish(**entry)
+        return None, f"{job.name}: done already"
+    job.record.unlink(missing_ok=True)
+    if isinstance(job, Photo):
+        return set(), None
+    store = BlockStore(job)
+    missing = {block.name for block in job.blocks if not store.path(block).exists()}
+    done = len(job.blocks) - len(missing)
+    if not done:
+        return missing, None
+    return missing, f"{job.name}: goes on, {done}/{len(job.blocks)} blocks are there"
+
+
+def _finished_entry(job: Job) -> dict[str, Any] | None:
+    """What an earlier run reported of this job."""
+    report = read_json(job.output / "predictions.json") or {}
+    for entry in (read_json(job.record), *report.get("images", [])):
+        if entry and (entry["name"], entry.get("fingerprint")) == (job.name, job.fingerprint):
+            return {key: entry[key] for key in entry if key not in ("name", "fingerprint")}
+    return None
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What is in the file; None without one."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(2**24):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _fingerprint(predictor: Predictor, path: str, weights_sha256: str, *other: Any) -> str:
+    """Of all that the result depends on: weights, settings, and the input as it is now."""
+    conditions = asdict(predictor.conditions(None)) | {"checkpoint": weights_sha256}
+    state = None if is_virtual(path) else os.stat(path)
+    parts = [
+        VERSION,
+        conditions,
+        predictor.batch_size,
+        predictor.ranks.device.type,
+        predictor.config.inference.model_dump(mode="json"),
+        path,
+        state and (state.st_size, state.st_mtime_ns),
+        *other,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,53 @@
+"""The pieces of all cells as the roads of the scene."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from utils.scenes.plan import ScenePlan
+from utils.scenes.trace import MEASURES, Pieces
+from utils.topology.connect import JoinRule, join_gaps
+from utils.topology.from_mask import MIN_SPUR_M
+from utils.topology.grid import PixelGrid
+from utils.topology.sketch import RoadSketch
+from utils.vector import RoadLines
+
+
+def stitch(plan: ScenePlan, simplify_px: float = 1.0) -> RoadLines:
+    """The roads of a scene whose cells are all traced, in the order of their coordinates.
+
+    Dead ends and single roads below MIN_SPUR_M are dropped, gaps up to `join_gap_m` closed, and
+    lines simplified to within `simplify_px`.
+    """
+    ground = plan.raster.ground
+    sketch = RoadSketch()
+    for block in plan.blocks:
+        _add(sketch, Pieces.load(plan.lines_file(block)), ground)
+    sketch.merge_chains()
+    sketch.drop_spurs(MIN_SPUR_M)
+    if plan.wanted.join_gap_m is not None:
+        join_gaps(sketch, JoinRule(plan.wanted.join_gap_m))
+    roads = [
+        (_from_the_left(line), sums)
+        for line, sums in sketch.measured_lines(simplify_px * ground.pixel_size_m)
+    ]
+    roads.sort(key=lambda road: road[0].ravel().tolist())
+    sums = np.array([sums for _, sums in roads]).reshape(-1, len(MEASURES))
+    means = sums[:, :2] / sums[:, 2:].clip(1)
+    return RoadLines(
+        lines=[line for line, _ in roads],
+        width_m=means[:, 0],
+        probability=means[:, 1],
+        crs=ground.target_crs,
+    )
+
+
+def _add(sketch: RoadSketch, pieces: Pieces, ground: PixelGrid) -> None:
+    points = ground.to_ground(pieces.points)
+    lines = np.split(points, np.cumsum(pieces.sizes)[:-1]) if len(pieces.sizes) else []
+    for line, sums in zip(lines, pieces.sums, strict=True):
+        sketch.add(line, sums)
+
+
+def _from_the_left(line: np.ndarray) -> np.ndarray:
+    return line if line[0].tolist() <= line[-1].tolist() else line[::-1]
