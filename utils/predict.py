@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
@@ -30,13 +30,15 @@ def predict(
     ops: Sequence[str] = ("identity",),
     device: torch.device | str,
     amp_dtype: torch.dtype | None = None,
+    after_tiles: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
     """Road probability (H, W), float32 in [0, 1], of a uint8 image (3, H, W) on the CPU.
 
     An image larger than `tile` pixels is cut into tiles that share `overlap` of their side and
     are blended; every tile is seen in each of the views `ops` (see `utils.tta`). `batch_size`
-    tiles at a time lie on `device`; `amp_dtype` None computes in float32. The model is used in
-    eval mode and left in the modes it had. Raises ValueError for another kind of image, and
+    tiles at a time lie on `device`; `amp_dtype` None computes in float32. `after_tiles` is told
+    after each batch how many of how many tiles are done. The model is used in eval mode and left
+    in the modes it had. Raises ValueError for another kind of image, and
     NonFinitePrediction.
     """
     if image.dtype != torch.uint8 or image.ndim != 3:
@@ -50,7 +52,7 @@ def predict(
 
     grid = TileGrid(*image.shape[-2:], tile, overlap)
     blender = TileBlender(grid)
-    tiles = iter(grid)
+    tiles, done = iter(grid), 0
     # One autocast around all batches casts each weight once.
     autocast = torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None)
     with eval_mode(model), autocast:
@@ -59,6 +61,8 @@ def predict(
             values = average_over(ops, probability, views)[:, 0].cpu()
             for place, value in zip(batch, values, strict=True):
                 blender.add(place, value)
+            done += len(batch)
+            after_tiles(done, len(grid))
     if blender.map.isnan().any():
         hint = "set amp=false" if amp_dtype else "its weights are broken"
         raise NonFinitePrediction(f"the model's answer is not a number: {hint}")

@@ -1,0 +1,135 @@
+"""The page of demo.py: what stands where. `utils.demo.events` does what its controls ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+from utils.demo import files, views
+from utils.demo.answers import Answers
+from utils.demo.checks import Limits
+from utils.demo.events import connect
+from utils.demo.models import Models
+from utils.demo.scenes import SCENES
+from utils.demo.session import Sessions, Settings
+
+CSS = Path(__file__).with_name("page.css")
+TITLE = "Anchor-SAM: see roads appear"
+#: Words for the buttons that take something home.
+TAKE_HOME = {
+    files.MASK: "Mask (PNG or GeoTIFF)",
+    files.GEOJSON: "Graph (GeoJSON)",
+    files.GEOPACKAGE: "Graph (GeoPackage)",
+    files.VIEW: "This view (PNG)",
+}
+LEVELS = [("4 px", 0), ("8 px", 1), ("16 px", 2), ("32 px", 3)]
+#: A screen reader reads the status out whenever it changes.
+ANNOUNCE = "() => { document.getElementById('status')?.setAttribute('aria-live', 'polite') }"
+
+
+class Page:
+    """The controls by name; the blocks that hold them are `blocks`."""
+
+    def __init__(self, limits: Limits, thumbnails: dict[str, Path]) -> None:
+        with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+            self.blocks = blocks
+            gr.Markdown(f"# {TITLE}")
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=1, min_width=300):
+                    self._models()
+                    self._images(limits, thumbnails)
+                with gr.Column(scale=3, min_width=320):
+                    self._result()
+                    self._anchors()
+            self.link = gr.Textbox(visible=False)
+
+    def _models(self) -> None:
+        self.model = gr.Dropdown(label="Model", choices=[], interactive=True)
+        self.other = gr.Dropdown(label="Compare with", choices=[], interactive=True)
+        self.notice = gr.Markdown(elem_id="notice")
+
+    def _images(self, limits: Limits, thumbnails: dict[str, Path]) -> None:
+        kinds = f"JPEG, PNG or (Geo)TIFF, {limits}"
+        self.upload = gr.File(label=f"Aerial image: {kinds}", height=120, elem_id="upload")
+        gr.Markdown("or a synthetic scene:")
+        with gr.Row(elem_id="scenes"):
+            self.scenes = {
+                title: gr.Button(title, icon=str(thumbnails[title]), min_width=80)
+                for title in SCENES
+            }
+        self.truth = gr.File(
+            label="Mask of the true roads, for scores (optional)", height=120, elem_id="truth"
+        )
+        self.pixel_size = gr.Number(
+            label="Pixel size in metres", info="Empty: not known", value=None, minimum=0,
+            elem_id="pixel_size",
+        )  # fmt: skip
+
+    def _result(self) -> None:
+        self.status = gr.HTML(elem_id="status")
+        self.view = gr.Radio(
+            [views.OVERLAY, views.SLIDER, views.HEAT, views.GRAPH],
+            value=views.OVERLAY,
+            label="View",
+            elem_id="view",
+        )
+        with gr.Row():
+            self.threshold = gr.Slider(
+                0.01, 0.99, Settings.threshold, step=0.01, label="Threshold", elem_id="threshold"
+            )
+            self.opacity = gr.Slider(
+                0, 1, Settings.opacity, step=0.05, label="Opacity", elem_id="opacity"
+            )
+        with gr.Row(equal_height=False):
+            self.picture = _picture("Result", "picture")
+            self.other_picture = _picture("Result of the other model", "other_picture")
+        self.before_after = gr.HTML(visible=False, elem_id="before_after")
+        self.legend = gr.HTML()
+        self.facts = gr.HTML(elem_id="facts")
+        with gr.Row():
+            self.take_home = {
+                kind: gr.Button(words, size="md", min_width=140, elem_id=f"take_{kind}")
+                for kind, words in TAKE_HOME.items()
+            }
+
+    def _anchors(self) -> None:
+        with gr.Group(visible=False) as self.anchors:
+            gr.Markdown(
+                "### Latent anchors\nClick the picture, or type a pixel: where do the strips of "
+                "the adapter read for it, and how far do they open the gate?",
+                padding=True,
+            )
+            with gr.Row():
+                self.x = gr.Number(label="x (px)", precision=0, value=0, minimum=0, min_width=90)
+                self.y = gr.Number(label="y (px)", precision=0, value=0, minimum=0, min_width=90)
+                self.level = gr.Radio(LEVELS, value=0, label="Level (its stride)", min_width=220)
+                self.show_anchors = gr.Button("Show", min_width=90, elem_id="show_anchors")
+            with gr.Row(equal_height=False):
+                self.points = _picture("Sampling points", "points")
+                self.gate = _picture("Gate: bright is open", "gate")
+            self.anchor_facts = gr.HTML(elem_id="anchor_facts", padding=True)
+
+
+def build_page(
+    models: Models, sessions: Sessions, limits: Limits, thumbnails: dict[str, Path]
+) -> gr.Blocks:
+    """The page over these models; `thumbnails` are small pictures of the scenes, by title."""
+    page = Page(limits, thumbnails)
+    with page.blocks:
+        connect(page, Answers(page, models, sessions, limits))
+        page.blocks.load(None, js=ANNOUNCE)
+    return page.blocks
+
+
+def _picture(label: str, elem_id: str) -> gr.Image:
+    shown = elem_id == "picture"
+    return gr.Image(
+        type="filepath",
+        format="jpeg",
+        label=label,
+        interactive=False,
+        buttons=["fullscreen"],
+        visible=shown,
+        elem_id=elem_id,
+    )
