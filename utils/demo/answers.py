@@ -65,26 +65,25 @@ class Answers:
     def open(self) -> Answer:
         """The page was loaded: list the runs that there are now."""
         page, names = self.page, list(self.models.paths())
-        first = self.models.default()
         return {
-            page.model: gr.update(choices=names, value=first),
+            page.model: gr.update(choices=names, value=self.models.default()),
             page.other: gr.update(choices=[NO_OTHER, *names], value=NO_OTHER),
-            page.status: texts.said(NO_IMAGE),
-            page.notice: texts.NO_MODEL,
-        } | (self.adopt(first, NO_OTHER) if first else {})
+        }
 
     def leave(self, request: gr.Request) -> None:
         self.sessions.close(request.session_hash)
 
     def adopt(self, model: str | None, other: str | None) -> Answer:
         """A model was chosen: take over its threshold, and say where it comes from."""
-        page, predictors = self.page, {n: self.models.get(n) for n in _names(model, other)}
-        first = predictors[model]
+        page = self.page
+        if not model:
+            return {page.notice: texts.NO_MODEL, page.anchors: gr.update(visible=False)}
+        predictors = {name: self.models.get(name) for name in _names(model, other)}
         synthetic = [name for name, predictor in predictors.items() if is_synthetic(predictor)]
         return {
-            page.threshold: round(first.threshold, 2),
+            page.threshold: round(predictors[model].threshold, 2),
             page.notice: texts.synthetic_notice(synthetic),
-            page.anchors: gr.update(visible=has_anchors(first.model)),
+            page.anchors: gr.update(visible=has_anchors(predictors[model].model)),
         }
 
     # An image is taken

@@ -49,11 +49,12 @@ class _Wiring:
 
     def connect_models(self) -> None:
         page, answers = self.page, self.answers
-        adopted = [page.threshold, page.notice, page.anchors]
-        self._when(page.blocks.load, answers.open, [], [page.model, page.other, *adopted])
+        both, adopted = [page.model, page.other], [page.threshold, page.notice, page.anchors]
+        opened = self._when(page.blocks.load, answers.open, [], both, **QUIET)
+        self._when(opened.then, answers.adopt, both, adopted, **QUIET)
         page.blocks.unload(answers.leave)
         for dropdown in (page.model, page.other):
-            chosen = self._when(dropdown.input, answers.adopt, [page.model, page.other], adopted)
+            chosen = self._when(dropdown.input, answers.adopt, both, adopted)
             self._then_find(chosen, answers.find)
 
     def connect_images(self) -> None:
@@ -66,8 +67,9 @@ class _Wiring:
             given = self._when(button.click, answers.scene_taker(title), [], loaded)
             self._then_find(given, answers.find_new)
         taken = self._when(
-            page.truth.upload, answers.take_truth, [page.truth], [page.truth, page.view]
-        )
+            page.truth.upload, answers.take_truth, [page.truth], [page.truth, page.view],
+            cleared=page.truth,
+        )  # fmt: skip
         self._then_count(taken)
 
     def connect_looks(self) -> None:
@@ -104,13 +106,25 @@ class _Wiring:
         self._when(event.then, self.answers.count, self.look, [self.page.facts], **QUIET)
 
     def _when(
-        self, trigger: Callable, handler: Callable, inputs: list, outputs: list, **how: Any
+        self,
+        trigger: Callable,
+        handler: Callable,
+        inputs: list,
+        outputs: list,
+        *,
+        cleared: Any = None,
+        **how: Any,
     ) -> Any:
-        """Let a handler answer an event; it may always change the status."""
-        how = {"api_visibility": "private"} | how
-        return trigger(self._answered(handler), inputs, [self.page.status, *outputs], **how)
+        """Let a handler answer an event; it may always change the status.
 
-    def _answered(self, handler: Callable[..., Answer]) -> Callable[..., Answer]:
+        `cleared` is a control to be emptied when the answer is an error.
+        """
+        how = {"api_visibility": "private"} | how
+        return trigger(
+            self._answered(handler, cleared), inputs, [self.page.status, *outputs], **how
+        )
+
+    def _answered(self, handler: Callable[..., Answer], cleared: Any) -> Callable[..., Answer]:
         """The handler, whose errors become a sentence in the status."""
 
         @wraps(handler)
@@ -124,6 +138,7 @@ class _Wiring:
             except Exception:
                 logger.exception("the page could not answer")
                 sentence = "That did not work. It is not your fault; the server's log says why."
-            return {self.page.status: texts.wrong(sentence)}
+            emptied = {cleared: None} if cleared is not None else {}
+            return {self.page.status: texts.wrong(sentence)} | emptied
 
         return answer

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import gradio as gr
 
-from utils.demo import files, views
-from utils.demo.answers import Answers
+from utils.demo import files, texts, views
+from utils.demo.answers import NO_IMAGE, NO_OTHER, Answers
 from utils.demo.checks import Limits
 from utils.demo.events import connect
+from utils.demo.guard import refuse_links
 from utils.demo.models import Models
 from utils.demo.scenes import SCENES
 from utils.demo.session import Sessions, Settings
@@ -31,43 +32,47 @@ ANNOUNCE = "() => { document.getElementById('status')?.setAttribute('aria-live',
 class Page:
     """The controls by name; the blocks that hold them are `blocks`."""
 
-    def __init__(self, limits: Limits, thumbnails: dict[str, Path]) -> None:
+    def __init__(self, models: Models, limits: Limits, thumbnails: dict[str, Path]) -> None:
         with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
             self.blocks = blocks
             gr.Markdown(f"# {TITLE}")
             with gr.Row(equal_height=False):
                 with gr.Column(scale=1, min_width=300):
-                    self._models()
+                    self._models(models)
                     self._images(limits, thumbnails)
                 with gr.Column(scale=3, min_width=320):
                     self._result()
                     self._anchors()
             self.link = gr.Textbox(visible=False)
 
-    def _models(self) -> None:
-        self.model = gr.Dropdown(label="Model", choices=[], interactive=True)
-        self.other = gr.Dropdown(label="Compare with", choices=[], interactive=True)
+    def _models(self, models: Models) -> None:
+        names, first = list(models.paths()), models.default()
+        self.model = gr.Dropdown(names, value=first, label="Model", interactive=True)
+        self.other = gr.Dropdown(
+            [NO_OTHER, *names], value=NO_OTHER, label="Compare with", interactive=True
+        )
         self.notice = gr.Markdown(elem_id="notice")
 
     def _images(self, limits: Limits, thumbnails: dict[str, Path]) -> None:
-        kinds = f"JPEG, PNG or (Geo)TIFF, {limits}"
-        self.upload = gr.File(label=f"Aerial image: {kinds}", height=120, elem_id="upload")
-        gr.Markdown("or a synthetic scene:")
+        self.upload = gr.File(label="Aerial image", height=150, elem_id="upload")
+        kinds = f"JPEG, PNG or TIFF (GeoTIFF, too), {limits}. Or take a synthetic scene:"
+        gr.HTML(f'<p class="limits">{kinds}</p>', padding=False)
         with gr.Row(elem_id="scenes"):
             self.scenes = {
                 title: gr.Button(title, icon=str(thumbnails[title]), min_width=80)
                 for title in SCENES
             }
-        self.truth = gr.File(
-            label="Mask of the true roads, for scores (optional)", height=120, elem_id="truth"
-        )
-        self.pixel_size = gr.Number(
-            label="Pixel size in metres", info="Empty: not known", value=None, minimum=0,
-            elem_id="pixel_size",
-        )  # fmt: skip
+        with gr.Accordion("Scale and true roads (optional)", open=False, elem_id="optional"):
+            self.pixel_size = gr.Number(
+                label="Pixel size in metres", placeholder="not known", minimum=0,
+                elem_id="pixel_size",
+            )  # fmt: skip
+            self.truth = gr.File(label="True roads, a mask", height=150, elem_id="truth")
+        for taken in (self.upload, self.truth):
+            taken.async_move_resource_to_block_cache = refuse_links
 
     def _result(self) -> None:
-        self.status = gr.HTML(elem_id="status")
+        self.status = gr.HTML(texts.said(NO_IMAGE), elem_id="status", padding=False)
         self.view = gr.Radio(
             [views.OVERLAY, views.SLIDER, views.HEAT, views.GRAPH],
             value=views.OVERLAY,
@@ -85,8 +90,8 @@ class Page:
             self.picture = _picture("Result", "picture")
             self.other_picture = _picture("Result of the other model", "other_picture")
         self.before_after = gr.HTML(visible=False, elem_id="before_after")
-        self.legend = gr.HTML()
-        self.facts = gr.HTML(elem_id="facts")
+        self.legend = gr.HTML(padding=False)
+        self.facts = gr.HTML(elem_id="facts", padding=False)
         with gr.Row():
             self.take_home = {
                 kind: gr.Button(words, size="md", min_width=140, elem_id=f"take_{kind}")
@@ -94,11 +99,10 @@ class Page:
             }
 
     def _anchors(self) -> None:
-        with gr.Group(visible=False) as self.anchors:
+        with gr.Column(visible=False) as self.anchors:
             gr.Markdown(
                 "### Latent anchors\nClick the picture, or type a pixel: where do the strips of "
                 "the adapter read for it, and how far do they open the gate?",
-                padding=True,
             )
             with gr.Row():
                 self.x = gr.Number(label="x (px)", precision=0, value=0, minimum=0, min_width=90)
@@ -108,14 +112,14 @@ class Page:
             with gr.Row(equal_height=False):
                 self.points = _picture("Sampling points", "points")
                 self.gate = _picture("Gate: bright is open", "gate")
-            self.anchor_facts = gr.HTML(elem_id="anchor_facts", padding=True)
+            self.anchor_facts = gr.HTML(elem_id="anchor_facts", padding=False)
 
 
 def build_page(
     models: Models, sessions: Sessions, limits: Limits, thumbnails: dict[str, Path]
 ) -> gr.Blocks:
     """The page over these models; `thumbnails` are small pictures of the scenes, by title."""
-    page = Page(limits, thumbnails)
+    page = Page(models, limits, thumbnails)
     with page.blocks:
         connect(page, Answers(page, models, sessions, limits))
         page.blocks.load(None, js=ANNOUNCE)

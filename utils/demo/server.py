@@ -24,7 +24,7 @@ MAX_WAITING = 64
 
 def theme() -> gr.themes.Base:
     """Gradio's look with fonts that every system has, so that none is fetched."""
-    return gr.themes.Soft(
+    return gr.themes.Default(
         primary_hue="teal",
         secondary_hue="teal",
         font=["system-ui", "sans-serif"],

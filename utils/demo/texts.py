@@ -18,7 +18,7 @@ NO_MODEL = (
     "page again. `train.py` trains on imagery of your own."
 )
 SYNTHETIC = (
-    "**{name}** was trained on synthetic scenes only, as the quick start is: "
+    "{names} learned from synthetic scenes only, as the quick start does: "
     "on real imagery expect mistakes."
 )
 
@@ -34,7 +34,7 @@ def wrong(sentence: str) -> str:
 
 def synthetic_notice(names: Sequence[str]) -> str:
     """Markdown on models that have seen no real imagery."""
-    return "\n\n".join(SYNTHETIC.format(name=name) for name in names)
+    return SYNTHETIC.format(names=" and ".join(f"**{n}**" for n in names)) if names else ""
 
 
 def facts_table(columns: Mapping[str, Mapping[str, str]]) -> str:
