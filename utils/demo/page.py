@@ -25,8 +25,14 @@ TAKE_HOME = {
     files.VIEW: "This view (PNG)",
 }
 LEVELS = [("4 px", 0), ("8 px", 1), ("16 px", 2), ("32 px", 3)]
-#: A screen reader reads the status out whenever it changes.
-ANNOUNCE = "() => { document.getElementById('status')?.setAttribute('aria-live', 'polite') }"
+#: For screen readers: the status is read out when it changes, and pictures have names.
+ANNOUNCE = """() => {
+  document.getElementById('status')?.setAttribute('aria-live', 'polite');
+  const name = () => document.querySelectorAll('.named button:has(img):not([aria-label])')
+    .forEach(b => b.setAttribute('aria-label',
+      b.closest('.named').querySelector('label')?.innerText.trim() || 'Picture'));
+  new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
+}"""
 
 
 class Page:
@@ -40,7 +46,7 @@ class Page:
                 with gr.Column(scale=1, min_width=300):
                     self._models(models)
                     self._images(limits, thumbnails)
-                with gr.Column(scale=3, min_width=320):
+                with gr.Column(scale=3, min_width=300):
                     self._result()
                     self._anchors()
             self.link = gr.Textbox(visible=False)
@@ -133,7 +139,9 @@ def _picture(label: str, elem_id: str) -> gr.Image:
         format="jpeg",
         label=label,
         interactive=False,
+        min_width=240,
         buttons=["fullscreen"],
         visible=shown,
         elem_id=elem_id,
+        elem_classes="named",
     )

@@ -56,7 +56,7 @@ def serve(models: Models, folder: Path, limits: Limits, host: str, port: int | N
             footer_links=["settings"],
             max_file_size=limits.max_bytes,
             theme=theme(),
-            css_paths=CSS,
+            head=f"<style>{CSS.read_text()}</style>",  # css_paths would rewrite the selectors
             app_kwargs={"middleware": [Middleware(OnlyHere)]},
         )
     except OSError as error:
