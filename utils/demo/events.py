@@ -61,7 +61,10 @@ class _Wiring:
         page, answers = self.page, self.answers
         loaded = [page.upload, page.truth, page.view, page.pixel_size]
         public = {"api_name": "load_image", "api_visibility": "public"}
-        given = self._when(page.upload.upload, answers.take_upload, [page.upload], loaded, **public)
+        given = self._when(
+            page.upload.upload, answers.take_upload, [page.upload], loaded,
+            cleared=page.upload, **public,
+        )  # fmt: skip
         self._then_find(given, answers.find_new)
         for title, button in page.scenes.items():
             given = self._when(button.click, answers.scene_taker(title), [], loaded)

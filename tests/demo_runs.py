@@ -1,0 +1,40 @@
+"""Runs with random nano weights, for demo.py to show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+import model
+from utils.checkpoint import save_checkpoint
+from utils.config import check_config
+
+ARGS = {"model_size": "nano", "pretrained_weights_path": None}
+
+
+def save_run(folder: Path, *, seed: int = 0, dataset: str = "sample", threshold: float = 0.5):
+    """A folder as train.py leaves it: best_f1score.pth of an Anchor-SAM, tiles of 64 px."""
+    values = {
+        "model_classname": "AnchorSAM",
+        "model_args": ARGS,
+        "dataset_name": dataset,
+        "image_size": 64,
+        "amp": False,
+    }
+    config = check_config(
+        values, "test", model_names=model.list_models(), model_class=model.model_class, warn=print
+    )
+    torch.manual_seed(seed)
+    network = model.build_model("AnchorSAM", ARGS, load_pretrained=False)
+    checkpoint = {
+        "model_classname": "AnchorSAM",
+        "config": config.model_dump(mode="json"),
+        "epoch": 3,
+        "model": network.state_dict(),
+        "ema": None,
+        "threshold": threshold,
+        "scores": {},
+    }
+    save_checkpoint(folder / "best_f1score.pth", checkpoint)
+    return network
