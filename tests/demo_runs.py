@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 
 import model
+from model.base import normalise
 from utils.checkpoint import save_checkpoint
 from utils.config import check_config
+from utils.synthetic.scene import draw_scene
 
 ARGS = {"model_size": "nano", "pretrained_weights_path": None}
 
@@ -26,7 +28,7 @@ def save_run(folder: Path, *, seed: int = 0, dataset: str = "sample", threshold:
         values, "test", model_names=model.list_models(), model_class=model.model_class, warn=print
     )
     torch.manual_seed(seed)
-    network = model.build_model("AnchorSAM", ARGS, load_pretrained=False)
+    network = spread(model.build_model("AnchorSAM", ARGS, load_pretrained=False))
     checkpoint = {
         "model_classname": "AnchorSAM",
         "config": config.model_dump(mode="json"),
@@ -37,4 +39,15 @@ def save_run(folder: Path, *, seed: int = 0, dataset: str = "sample", threshold:
         "scores": {},
     }
     save_checkpoint(folder / "best_f1score.pth", checkpoint)
+    return network
+
+
+@torch.no_grad()
+def spread(network):
+    """Turn the last weights so that half of a scene is road, and thresholds make a difference."""
+    image = torch.from_numpy(draw_scene(3, 0, 128).image).permute(2, 0, 1)[None]  # HWC -> BCHW
+    logits = network.eval()(normalise(image, network.normalisation))
+    head = network.decoder.head
+    head.bias.sub_(logits.median()).div_(logits.std())
+    head.weight.div_(logits.std())
     return network

@@ -78,13 +78,24 @@ class Answers:
         page = self.page
         if not model:
             return {page.notice: texts.NO_MODEL, page.anchors: gr.update(visible=False)}
-        predictors = {name: self.models.get(name) for name in _names(model, other)}
-        synthetic = [name for name, predictor in predictors.items() if is_synthetic(predictor)]
+        predictor = self.models.get(model)
         return {
-            page.threshold: round(predictors[model].threshold, 2),
-            page.notice: texts.synthetic_notice(synthetic),
-            page.anchors: gr.update(visible=has_anchors(predictors[model].model)),
+            page.threshold: round(predictor.threshold, 2),
+            page.anchors: gr.update(visible=has_anchors(predictor.model)),
+            **self._no_anchors(),
+            **self.note(model, other),
         }
+
+    def note(self, model: str | None, other: str | None) -> Answer:
+        """Say which of the chosen models know synthetic scenes only."""
+        names = [name for name in _names(model, other) if is_synthetic(self.models.get(name))]
+        return {self.page.notice: texts.synthetic_notice(names)}
+
+    def _no_anchors(self) -> Answer:
+        """The anchors of another image or model are no longer shown."""
+        page = self.page
+        hidden = {p: gr.update(value=None, visible=False) for p in (page.points, page.gate)}
+        return hidden | {page.anchor_facts: ""}
 
     # An image is taken
 
@@ -125,6 +136,7 @@ class Answers:
             page.pixel_size: gr.update(
                 value=round(size_m, 4) if size_m else None, interactive=picture.place is None
             ),
+            **self._no_anchors(),
         }
 
     # The models look at it

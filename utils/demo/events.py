@@ -46,20 +46,23 @@ class _Wiring:
             page.model, page.other, page.view, page.threshold, page.opacity, page.pixel_size,
         ]  # fmt: skip
         self.shown = [page.picture, page.other_picture, page.before_after, page.legend]
+        self.mined = [page.points, page.gate, page.anchor_facts]
 
     def connect_models(self) -> None:
         page, answers = self.page, self.answers
         both, adopted = [page.model, page.other], [page.threshold, page.notice, page.anchors]
+        adopted += self.mined
         opened = self._when(page.blocks.load, answers.open, [], both, **QUIET)
         self._when(opened.then, answers.adopt, both, adopted, **QUIET)
         page.blocks.unload(answers.leave)
-        for dropdown in (page.model, page.other):
-            chosen = self._when(dropdown.input, answers.adopt, both, adopted)
-            self._then_find(chosen, answers.find)
+        chosen = self._when(page.model.input, answers.adopt, both, adopted, **QUIET)
+        self._then_find(chosen, answers.find)
+        compared = self._when(page.other.input, answers.note, both, [page.notice], **QUIET)
+        self._then_find(compared, answers.find)
 
     def connect_images(self) -> None:
         page, answers = self.page, self.answers
-        loaded = [page.upload, page.truth, page.view, page.pixel_size]
+        loaded = [page.upload, page.truth, page.view, page.pixel_size, *self.mined]
         public = {"api_name": "load_image", "api_visibility": "public"}
         given = self._when(
             page.upload.upload, answers.take_upload, [page.upload], loaded,
@@ -85,14 +88,13 @@ class _Wiring:
 
     def connect_anchors(self) -> None:
         page, answers = self.page, self.answers
-        shown = [page.points, page.gate, page.anchor_facts]
         place = [page.model, page.x, page.y, page.level]
         how = MODEL_QUEUE | {"show_progress_on": [page.points]}
         for picture in (page.picture, page.other_picture):
             clicked = self._when(picture.select, answers.click, [], [page.x, page.y], **QUIET)
-            self._when(clicked.then, answers.mine, place, shown, **how)
+            self._when(clicked.then, answers.mine, place, self.mined, **how)
         for trigger in (page.show_anchors.click, page.x.submit, page.y.submit, page.level.input):
-            self._when(trigger, answers.mine, place, shown, **how)
+            self._when(trigger, answers.mine, place, self.mined, **how)
 
     def connect_files(self) -> None:
         page = self.page

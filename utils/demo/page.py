@@ -25,13 +25,21 @@ TAKE_HOME = {
     files.VIEW: "This view (PNG)",
 }
 LEVELS = [("4 px", 0), ("8 px", 1), ("16 px", 2), ("32 px", 3)]
-#: For screen readers: the status is read out when it changes, and pictures have names.
-ANNOUNCE = """() => {
+#: For screen readers and keyboards: the status is read out when it changes, pictures have names,
+#: and the arrow keys move between the choices of one group.
+ACCESSIBLE = """() => {
   document.getElementById('status')?.setAttribute('aria-live', 'polite');
-  const name = () => document.querySelectorAll('.named button:has(img):not([aria-label])')
-    .forEach(b => b.setAttribute('aria-label',
-      b.closest('.named').querySelector('label')?.innerText.trim() || 'Picture'));
-  new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
+  const mend = () => {
+    document.querySelectorAll('.named button:has(img):not([aria-label])').forEach(button =>
+      button.setAttribute('aria-label',
+        button.closest('.named').querySelector('label')?.innerText.trim() || 'Picture'));
+    document.querySelectorAll('fieldset').forEach((group, number) =>
+      group.querySelectorAll('input[type=radio]').forEach(choice => {
+        if (choice.name !== `group-${number}`) choice.name = `group-${number}`;
+      }));
+  };
+  mend();
+  new MutationObserver(mend).observe(document.body, {childList: true, subtree: true});
 }"""
 
 
@@ -128,7 +136,7 @@ def build_page(
     page = Page(models, limits, thumbnails)
     with page.blocks:
         connect(page, Answers(page, models, sessions, limits))
-        page.blocks.load(None, js=ANNOUNCE)
+        page.blocks.load(None, js=ACCESSIBLE)
     return page.blocks
 
 
