@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -60,8 +61,7 @@ def served(folder: Path):
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, "the server did not start"
                 time.sleep(0.2)
-            address = next(line for line in log.read_text().splitlines() if "http://" in line)
-            yield address.split()[0], process, log
+            yield re.search(r"http://\S+", log.read_text())[0], process, log
         finally:
             process.kill()
             process.wait()

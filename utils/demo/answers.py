@@ -100,6 +100,7 @@ class Answers:
     # An image is taken
 
     def take_upload(self, request: gr.Request, path: str | None) -> Answer:
+        """An image was sent."""
         session = self.sessions.of(request.session_hash)
         with session.claimed(path) as claimed:
             picture = read_picture(claimed, Path(path).name, self.limits)
@@ -107,6 +108,8 @@ class Answers:
         return self._loaded(picture, has_truth=False)
 
     def scene_taker(self, title: str) -> Callable[[gr.Request], Answer]:
+        """The answer to a scene's button."""
+
         def take(request: gr.Request) -> Answer:
             picture, truth = scene(title)
             self.sessions.of(request.session_hash).load(picture, truth)
@@ -115,6 +118,7 @@ class Answers:
         return take
 
     def take_truth(self, request: gr.Request, path: str | None) -> Answer:
+        """A mask was sent: from now on there are scores and errors."""
         page, session = self.page, self.sessions.of(request.session_hash)
         picture = session.picture
         with session.claimed(path) as claimed:
@@ -243,6 +247,8 @@ class Answers:
         }
 
     def file_writer(self, kind: str) -> Callable[..., Answer]:
+        """The answer to the button that takes home a file of this kind."""
+
         def write(request: gr.Request, *values: Any) -> Answer:
             session, look = self.sessions.of(request.session_hash), Look(*values)
             if not session.has_picture or not session.has_looked(look.names):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from prettytable import PrettyTable
+from tqdm import tqdm
 
 from utils.demo import files, views
 from utils.demo.anchors import COLUMNS, draw_gate, draw_points
@@ -48,7 +50,8 @@ def show(task: Task, models: Models, names: Sequence[str]) -> None:
         folder = task.output / Path(name).stem if len(names) > 1 else task.output
         session = Session(folder)
         session.load(picture, truth)
-        session.find_roads(models, name)
+        with tqdm(desc=name, unit="tile", disable=None) as bar:
+            session.find_roads(models, name, partial(_show_progress, bar))
         predictor = models.get(name)
         settings = Settings(
             threshold=predictor.threshold if task.threshold is None else task.threshold,
@@ -65,6 +68,11 @@ def show(task: Task, models: Models, names: Sequence[str]) -> None:
     for title in next(iter(facts.values())):
         table.add_row([title, *(values[title] for values in facts.values())])
     print(table)
+
+
+def _show_progress(bar: tqdm, done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done - bar.n)
 
 
 def _write_files(session: Session, name: str, settings: Settings) -> list[Path]:

@@ -18,6 +18,7 @@ from utils.demo.scenes import SCENES, scene
 from utils.demo.session import Sessions
 
 THUMBNAIL_PX = 160
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: Visitors who may wait for their turn.
 MAX_WAITING = 64
 
@@ -53,6 +54,7 @@ def serve(models: Models, folder: Path, limits: Limits, host: str, port: int | N
             run_history=False,
             ssr_mode=False,
             mcp_server=False,
+            enable_monitoring=False,
             footer_links=["settings"],
             max_file_size=limits.max_bytes,
             theme=theme(),
@@ -61,7 +63,9 @@ def serve(models: Models, folder: Path, limits: Limits, host: str, port: int | N
         )
     except OSError as error:
         raise ValueError(f"{host}:{port or ''}: {error}") from None
-    print(f"{address} (Ctrl-C ends it)", flush=True)
+    if host not in LOOPBACK:
+        print("everybody who can reach this computer can use the page")
+    print(f"Open {address} in a browser. Ctrl-C ends the server.", flush=True)
     try:
         threading.Event().wait()
     finally:

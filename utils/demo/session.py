@@ -167,7 +167,7 @@ class Sessions:
     Those without a sign of life for `idle_s` are closed, and the idlest of more than `max_open`.
     """
 
-    def __init__(self, root: Path, max_open: int = 32, idle_s: float = 3600.0) -> None:
+    def __init__(self, root: Path, max_open: int = 16, idle_s: float = 3600.0) -> None:
         self.root, self.max_open, self.idle_s = root, max_open, idle_s
         self._open: dict[str, Session] = {}
         self._lock = threading.Lock()
