@@ -72,15 +72,15 @@ def refuse_lost_options(args: argparse.Namespace) -> None:
 
 def open_page(args: argparse.Namespace, folder: Path) -> int:
     """Serve the page until Ctrl-C."""
+    from utils.demo.checks import Limits
     from utils.demo.guard import keep_silent
 
-    keep_silent(folder)
-    from utils.demo.checks import Limits
+    limits = Limits(args.max_mb, args.max_megapixels)
+    keep_silent(folder)  # before Gradio is imported
     from utils.demo.models import Models
     from utils.demo.server import serve
     from utils.runs import find_checkpoint
 
-    limits = Limits(args.max_mb, args.max_megapixels)
     models = Models(*([find_checkpoint(args.checkpoint, None)] if args.checkpoint else []))
     if models.default() is None:
         print("no trained model in logs_weights/ yet: `make demo` trains a small one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -27,8 +28,7 @@ def save_run(folder: Path, *, seed: int = 0, dataset: str = "sample", threshold:
     config = check_config(
         values, "test", model_names=model.list_models(), model_class=model.model_class, warn=print
     )
-    torch.manual_seed(seed)
-    network = spread(model.build_model("AnchorSAM", ARGS, load_pretrained=False))
+    network = nano(seed)
     checkpoint = {
         "model_classname": "AnchorSAM",
         "config": config.model_dump(mode="json"),
@@ -42,9 +42,12 @@ def save_run(folder: Path, *, seed: int = 0, dataset: str = "sample", threshold:
     return network
 
 
+@cache
 @torch.no_grad()
-def spread(network):
-    """Turn the last weights so that half of a scene is road, and thresholds make a difference."""
+def nano(seed: int):
+    """Random weights, of which half of a scene is road, so that thresholds make a difference."""
+    torch.manual_seed(seed)
+    network = model.build_model("AnchorSAM", ARGS, load_pretrained=False)
     image = torch.from_numpy(draw_scene(3, 0, 128).image).permute(2, 0, 1)[None]  # HWC -> BCHW
     logits = network.eval()(normalise(image, network.normalisation))
     head = network.decoder.head

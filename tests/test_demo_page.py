@@ -67,6 +67,7 @@ def served(folder: Path):
             process.wait()
 
 
+@pytest.mark.slow
 def test_a_visit(tmp_path):
     """No run yet, then two; a scene, an upload, every control; and nothing is left at the end."""
     if CHROMIUM is None:
@@ -306,12 +307,12 @@ def test_one_image_without_a_browser(workplace, capsys):
     assert "run was trained on synthetic scenes only" in text
     assert text.count("latent anchors of pixel (10, 20)") == 2 and "IoU" in text
     folders = sorted(path.name for path in Path("out").iterdir())
-    assert folders == ["best_f1score", "run"]
-    written = {path.name for path in Path("out/run").iterdir()}
+    assert folders == ["other_best_f1score", "run_best_f1score"]
+    written = {path.name for path in Path("out/run_best_f1score").iterdir()}
     ends = ("mask.png", "roads.geojson", "roads.gpkg", "roads.png", "probability.png",
             "road_graph.png", "errors.png", "points_4.png", "gate_32.png")  # fmt: skip
     assert {f"photo_{end}" for end in ends} <= written
-    assert cv2.imread("out/run/photo_mask.png").shape == (70, 90, 3)
+    assert cv2.imread("out/run_best_f1score/photo_mask.png").shape == (70, 90, 3)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ class Task:
 
 
 def show(task: Task, models: Models, names: Sequence[str]) -> None:
-    """Let the named models look at the image; of several each writes to a folder of its name.
+    """Let the named models look at the image; of several each writes to a folder of its own.
 
     Raises ValueError for an image, a truth or a pixel that cannot be used.
     """
@@ -47,8 +47,9 @@ def show(task: Task, models: Models, names: Sequence[str]) -> None:
         truth = read_truth(task.truth, task.truth.name, picture, task.limits)
     facts = {}
     for name in names:
-        folder = task.output / Path(name).stem if len(names) > 1 else task.output
-        session = Session(folder)
+        path = models.paths()[name]
+        own = f"{path.resolve().parent.name}_{path.stem}" if len(names) > 1 else ""
+        session = Session(task.output / own)
         session.load(picture, truth)
         with tqdm(desc=name, unit="tile", disable=None) as bar:
             session.find_roads(models, name, partial(_show_progress, bar))
@@ -63,10 +64,15 @@ def show(task: Task, models: Models, names: Sequence[str]) -> None:
         written = _write_files(session, name, settings)
         if task.pixel is not None:
             written += _write_anchors(session, models, name, task.pixel)
-        print(f"{folder}/: {', '.join(path.name for path in written)}")
-    table = PrettyTable([picture.name, *facts])
-    for title in next(iter(facts.values())):
-        table.add_row([title, *(values[title] for values in facts.values())])
+        print(f"{session.folder}/: {', '.join(path.name for path in written)}")
+    _print_facts(picture.name, facts)
+
+
+def _print_facts(title: str, facts: dict[str, dict[str, str]]) -> None:
+    """A table with a column for each model."""
+    table = PrettyTable([title, *facts])
+    for row in next(iter(facts.values())):
+        table.add_row([row, *(values[row] for values in facts.values())])
     print(table)
 
 
