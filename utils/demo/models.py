@@ -22,7 +22,7 @@ from utils.predictor import Predictor, restore_predictor
 from utils.runs import RUNS, best_checkpoint
 from utils.tiling import Tile, TileGrid
 
-#: Models that stay in memory; a third one takes the place of that which was not asked for longest.
+#: Models that stay in memory; one more takes the place of that which was asked for longest ago.
 MAX_LOADED = 3
 #: The dataset of `prepare_data.py sample`.
 SYNTHETIC_DATASET = "sample"
@@ -47,7 +47,7 @@ class Models:
     def __init__(self, *extra: Path) -> None:
         self._extra = extra
         self._loaded: OrderedDict[Path, tuple[int, Predictor]] = OrderedDict()
-        self._lock = threading.RLock()
+        self._loading, self._using = threading.Lock(), threading.Lock()
 
     def paths(self) -> dict[str, Path]:
         """The best checkpoint of every run, the newest first, and the extra ones before them."""
@@ -74,7 +74,7 @@ class Models:
         path = self.paths().get(name)
         if path is None:
             raise ValueError(f"There is no model called {name!r} any more. Choose another one.")
-        with self._lock:
+        with self._loading:
             modified_ns = path.stat().st_mtime_ns
             known = self._loaded.get(path)
             if known is None or known[0] != modified_ns:
@@ -91,17 +91,16 @@ class Models:
         after_tiles: Callable[[int, int], None] = lambda done, total: None,
     ) -> np.ndarray:
         """Road probability (H, W), float32, of an image (uint8 H W 3)."""
-        with self._lock:
-            return self.get(name).probability(name, _chw(image), after_tiles)
+        predictor = self.get(name)
+        with self._using:
+            return predictor.probability(name, _chw(image), after_tiles)
 
     def anchors(self, name: str, spot: Spot) -> list:
         """The model's `anchors` of a spot's tile, finest level first, on the CPU."""
-        with self._lock:
-            predictor = self.get(name)
-            device = predictor.ranks.device
-            with eval_mode(predictor.model):
-                views = normalise(spot.image[None].to(device), predictor.model.normalisation)
-                levels = predictor.model.anchors(views)
+        predictor = self.get(name)
+        views = spot.image[None].to(predictor.ranks.device)
+        with self._using, eval_mode(predictor.model):
+            levels = predictor.model.anchors(normalise(views, predictor.model.normalisation))
         return [
             level._replace(
                 horizontal=level.horizontal.cpu(),
