@@ -39,7 +39,25 @@ FLAGS = [
     "--disable-sync",
 ]
 #: What is no upload, in place of one.
-FORGED = ("http://127.0.0.1:9/private", "/etc/passwd", "../../etc/passwd")
+FORGED = ("http://192.0.2.1/private", "/etc/passwd", "../../etc/passwd")
+#: Runs a script, and notes whom it tries to reach besides this computer.
+WATCHED = """
+import runpy, sys
+def watch(event, args):
+    if event == "socket.connect" and isinstance(args[1], tuple):
+        host = args[1][0]
+    elif event == "socket.getaddrinfo":
+        host = args[0]
+    else:
+        return
+    host = host.decode() if isinstance(host, bytes) else host
+    if host not in (None, "", "localhost", "::1") and not host.startswith("127."):
+        with open("reached.txt", "a") as log:
+            log.write(f"{event} {host}\\n")
+sys.addaudithook(watch)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 PATIENCE_MS = 120_000  # a busy machine
 
 
@@ -49,11 +67,16 @@ def served(folder: Path):
     log = folder / "server.log"
     with open(log, "w") as output:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "demo.py"), "--max-mb", "2"],
+            [sys.executable, "-c", WATCHED, str(ROOT / "demo.py"), "--max-mb", "2"],
             cwd=folder,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"},
+            env={
+                **os.environ,
+                "TMPDIR": str(folder),
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": str(ROOT),
+            },
         )
         try:
             deadline = time.monotonic() + PATIENCE_MS / 1000
@@ -88,6 +111,7 @@ def test_a_visit(tmp_path):
     assert log.read_text().count("Traceback") <= len(FORGED)
     assert "the page could not answer" not in log.read_text()
     assert not temporary[0].exists()
+    assert not (tmp_path / "reached.txt").exists(), (tmp_path / "reached.txt").read_text()
 
 
 def wait_for(condition):
@@ -232,6 +256,7 @@ def upload_and_look(desk: Visitor, folder: Path) -> None:
 def click_anchors(desk: Visitor) -> None:
     page = desk.page
     page.get_by_label("Roads", exact=True).check()
+    page.wait_for_function("document.querySelector('#picture img')?.naturalWidth > 0")
     box = page.locator("#picture img").bounding_box()
     place = {"x": box["width"] * 0.25, "y": box["height"] * 0.75}
     page.locator("#picture img").click(position=place)

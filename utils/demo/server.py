@@ -55,7 +55,7 @@ def serve(models: Models, folder: Path, limits: Limits, host: str, port: int | N
             ssr_mode=False,
             mcp_server=False,
             enable_monitoring=False,
-            footer_links=["settings"],
+            footer_links=[],
             max_file_size=limits.max_bytes,
             theme=theme(),
             head=f"<style>{CSS.read_text()}</style>",  # css_paths would rewrite the selectors
