@@ -24,6 +24,7 @@ TAKE_HOME = {
     files.GEOPACKAGE: "Graph (GeoPackage)",
     files.VIEW: "This view (PNG)",
 }
+#: The strides of Anchor-SAM's levels, the finest first.
 LEVELS = [("4 px", 0), ("8 px", 1), ("16 px", 2), ("32 px", 3)]
 #: For screen readers and keyboards: the status is read out when it changes, pictures have names,
 #: and the arrow keys move between the choices of one group.
