@@ -119,9 +119,9 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
     """Find the checkpoint, settle the config, rebuild the model. ValueError for user mistakes."""
     import model
     from utils import distributed
-    from utils.checkpoint import inference_weights, load_checkpoint, load_model_weights
+    from utils.checkpoint import load_checkpoint
     from utils.config import check_config, load_config
-    from utils.predictor import Predictor, choose_threshold
+    from utils.predictor import restore_predictor
     from utils.runs import find_checkpoint
 
     models = {"model_names": model.list_models(), "model_class": model.model_class}
@@ -137,18 +137,7 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
     warn_of_other_model(config, trained, path)
 
     ranks = distributed.init(config.device)
-    network = model.build_model(trained.model_classname, trained.model_args, load_pretrained=False)
-    load_model_weights(network, inference_weights(checkpoint), str(path))
-    threshold, threshold_from = choose_threshold(config, checkpoint)
-    return Predictor(
-        config=config,
-        ranks=ranks,
-        model=network.to(ranks.device).eval(),
-        checkpoint=path,
-        epoch=checkpoint["epoch"],
-        threshold=threshold,
-        threshold_from=threshold_from,
-    )
+    return restore_predictor(checkpoint, path, trained=trained, config=config, ranks=ranks)
 
 
 def named_checkpoint(args: argparse.Namespace, config: Config | None) -> str | None:

@@ -32,7 +32,7 @@ def set_up_logging() -> None:
     logging.basicConfig(
         level=logging.INFO if main else logging.WARNING, format="%(message)s", force=True
     )
-    for noisy in ("PIL", "matplotlib", "rasterio", "pyogrio", "fontTools"):
+    for noisy in ("PIL", "matplotlib", "rasterio", "pyogrio", "fontTools", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

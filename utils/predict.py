@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
@@ -29,14 +29,15 @@ def predict(
     ops: Sequence[str] = ("identity",),
     device: torch.device | str,
     amp_dtype: torch.dtype | None = None,
+    after_tiles: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
     """Road probability (H, W), float32 in [0, 1], of a uint8 image (3, H, W) on the CPU.
 
     An image larger than `tile` pixels is cut into tiles that share `overlap` of their side and
     are blended; every tile is seen in each of the views `ops` (see `utils.tta`). `batch_size`
-    tiles at a time lie on `device`; `amp_dtype` None computes in float32. The model is used in
-    eval mode and left in the modes it had. Raises ValueError for another kind of image, and
-    NonFinitePrediction.
+    tiles at a time lie on `device`; `amp_dtype` None computes in float32. `after_tiles` is told
+    how many of how many tiles are done. The model is used in eval mode and left in the modes it
+    had. Raises ValueError for another kind of image, and NonFinitePrediction.
     """
     if image.dtype != torch.uint8 or image.ndim != 3:
         raise ValueError(f"expected a uint8 image (C, H, W), got {image.dtype} {image.shape}")
@@ -45,8 +46,10 @@ def predict(
     cuts = (grid.cut(image, place) for place in grid)
     settings = {"batch_size": batch_size, "ops": ops, "device": device}
     with prediction_mode(model, device, amp_dtype):
-        for place, value in zip(grid, predict_tiles(model, cuts, **settings), strict=True):
+        values = predict_tiles(model, cuts, **settings)
+        for done, (place, value) in enumerate(zip(grid, values, strict=True), start=1):
             blender.add(place, value)
+            after_tiles(done, len(grid))
     refuse_nan(blender.map, amp_dtype)
     return blender.map.clamp_(0, 1).numpy()  # the weights sum to one but for rounding
 

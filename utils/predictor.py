@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model import build_model
 from model.base import RoadModel
+from utils.checkpoint import inference_weights, load_model_weights
 from utils.distributed import Ranks
 from utils.image_scores import Scoring
 from utils.predict import (
@@ -41,10 +43,16 @@ class Predictor:
     threshold: float
     threshold_from: str
 
-    def probability(self, name: str, image: Tensor) -> np.ndarray:
+    def probability(
+        self,
+        name: str,
+        image: Tensor,
+        after_tiles: Callable[[int, int], None] = lambda done, total: None,
+    ) -> np.ndarray:
         """Road probability (H, W), float32, of a uint8 image (3, H, W).
 
-        Raises NonFinitePrediction with the image's name.
+        `after_tiles` is told how many of how many tiles are done. Raises NonFinitePrediction with
+        the image's name.
         """
         with _named(name):
             return predict(
@@ -56,6 +64,7 @@ class Predictor:
                 ops=self._views,
                 device=self.ranks.device,
                 amp_dtype=self._amp_dtype,
+                after_tiles=after_tiles,
             )
 
     def grid(self, shape: tuple[int, int]) -> TileGrid:
@@ -136,6 +145,28 @@ def _named(image: str) -> Iterator[None]:
         yield
     except NonFinitePrediction as error:
         raise NonFinitePrediction(f"{image}: {error}") from error
+
+
+def restore_predictor(
+    checkpoint: dict[str, Any], path: Path, *, trained: Config, config: Config, ranks: Ranks
+) -> Predictor:
+    """The model of a checkpoint, on this rank's device, ready to predict as `config` says.
+
+    `trained` is the checkpoint's own config, by which the model is built. Raises ValueError when
+    the weights do not fit it.
+    """
+    network = build_model(trained.model_classname, trained.model_args, load_pretrained=False)
+    load_model_weights(network, inference_weights(checkpoint), str(path))
+    threshold, threshold_from = choose_threshold(config, checkpoint)
+    return Predictor(
+        config=config,
+        ranks=ranks,
+        model=network.to(ranks.device).eval(),
+        checkpoint=path,
+        epoch=checkpoint["epoch"],
+        threshold=threshold,
+        threshold_from=threshold_from,
+    )
 
 
 def choose_threshold(config: Config, checkpoint: dict[str, Any]) -> tuple[float, str]:
