@@ -26,7 +26,8 @@ def forward(value: Tensor, offset: Tensor, weight: Tensor | None, form: str, ste
             sample * factor[:, None] for sample, factor in zip(samples, factors, strict=True)
         )
     out = _interleave(list(samples), step) if form == "subpixels" else sum(samples)
-    return _channels_last(out, len(value)).to(value.dtype)
+    # not len(value), which an exporter takes for a constant
+    return _channels_last(out, value.shape[0]).to(value.dtype)
 
 
 def backward(
