@@ -38,7 +38,7 @@ class ContextFusion(nn.Module):
         """(B, C, H, W) to (B, C, H, W)."""
         stacked = torch.cat([branch(x) for branch in self.branches], 1)  # (B, 4C, H, W)
         maps = self.spatial_fusion(stacked).permute(0, 2, 3, 1)  # BCHW -> BHWC
-        weights = self.channel_fusion(stacked).view(len(x), 1, 1, maps.shape[-1], -1)
+        weights = self.channel_fusion(stacked)[:, None, None].unflatten(-1, (maps.shape[-1], -1))
         branches = stacked.permute(0, 2, 3, 1).unflatten(
             -1, (maps.shape[-1], -1)
         )  # (B, H, W, 4, C)
