@@ -82,15 +82,17 @@ def network_works(side: int, device: str) -> dict[str, Work]:
 
 def measure(side: int, rounds: int, device: str) -> dict[str, Any]:
     results = {}
-    for stage in range(len(DIMS)):
+
+    def compare(name: str, works: dict[str, Work]) -> None:
+        seconds = alternate(works, rounds, device)
+        results[name] = {"seconds": seconds, "speedup": ratio(seconds["loop"], seconds["fast"])}
+        print(f"{name}: {shown(results[name]['speedup'])} times faster", flush=True)
+
+    for stage, dim in enumerate(DIMS):
         length, works = scan_works(stage, side, device)
-        name = f"scan of stage {stage + 1}, {length} steps, {2 * DIMS[stage]} channels"
-        results[name] = alternate(works, rounds, device)
-    results["the whole network"] = alternate(network_works(side, device), rounds, device)
-    return {
-        name: {"seconds": seconds, "speedup": ratio(seconds["loop"], seconds["fast"])}
-        for name, seconds in results.items()
-    }
+        compare(f"scan of stage {stage + 1}, {length} steps, {2 * dim} channels", works)
+    compare("the whole network", network_works(side, device))
+    return results
 
 
 def table(results: dict[str, Any]) -> PrettyTable:
