@@ -4,8 +4,9 @@
 python benchmarks/selective_scan.py --output selective_scan.json
 python benchmarks/selective_scan.py --device cuda --side 256
 
-Forward and backward of the scan of one block of every stage, and of the whole network with either
-scan, for an image of --side pixels. The loop is `selective_scan_reference`.
+Forward of the scan of a map of --side x --side; forward and backward of the scan of one block of
+every stage, and of the whole network with either scan, for an image of --side pixels. The loop is
+`selective_scan_reference`.
 """
 
 from __future__ import annotations
@@ -45,10 +46,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def scan_works(stage: int, side: int, device: str) -> tuple[int, dict[str, Work]]:
-    """The length of the sequences of a stage (0 to 3), and a training step of either scan."""
+def scan_inputs(length: int, d: int, device: str) -> list[Tensor]:
     torch.manual_seed(0)
-    length, d = max(1, side // 2 ** (stage + 2)) ** 2, 2 * DIMS[stage]
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, device=device)
@@ -56,14 +55,22 @@ def scan_works(stage: int, side: int, device: str) -> tuple[int, dict[str, Work]
     inputs = [normal(1, NUM_SCANS, length, d), normal(1, NUM_SCANS, length, d)]
     inputs += [-normal(NUM_SCANS, d, STATES).abs()]
     inputs += [normal(1, NUM_SCANS, length, STATES), normal(1, NUM_SCANS, length, STATES)]
-    inputs += [normal(NUM_SCANS, d), normal(NUM_SCANS, d) - 2]
-    inputs = [x.requires_grad_() for x in inputs]
+    return [*inputs, normal(NUM_SCANS, d), normal(NUM_SCANS, d) - 2]
+
+
+def forward_works(length: int, d: int, device: str) -> dict[str, Work]:
+    inputs = scan_inputs(length, d, device)
+    return {name: lambda scan=scan: scan(*inputs) for name, scan in SCANS.items()}
+
+
+def step_works(length: int, d: int, device: str) -> dict[str, Work]:
+    inputs = [x.requires_grad_() for x in scan_inputs(length, d, device)]
     grad = torch.randn_like(inputs[0])
 
     def step(scan: Callable[..., Tensor]) -> None:
         torch.autograd.grad(scan(*inputs), inputs, grad)
 
-    return length, {name: lambda scan=scan: step(scan) for name, scan in SCANS.items()}
+    return {name: lambda scan=scan: step(scan) for name, scan in SCANS.items()}
 
 
 def network_works(side: int, device: str) -> dict[str, Work]:
@@ -88,15 +95,18 @@ def measure(side: int, rounds: int, device: str) -> dict[str, Any]:
         results[name] = {"seconds": seconds, "speedup": ratio(seconds["loop"], seconds["fast"])}
         print(f"{name}: {shown(results[name]['speedup'])} times faster", flush=True)
 
+    d = 2 * DIMS[0]
+    compare(f"forward, a map of {side} x {side}, {d} ch", forward_works(side**2, d, device))
     for stage, dim in enumerate(DIMS):
-        length, works = scan_works(stage, side, device)
-        compare(f"scan of stage {stage + 1}, {length} steps, {2 * dim} channels", works)
-    compare("the whole network", network_works(side, device))
+        length, d = max(1, side // 2 ** (stage + 2)) ** 2, 2 * dim
+        name = f"a step, stage {stage + 1}, {length} positions, {d} ch"
+        compare(name, step_works(length, d, device))
+    compare("a step, the whole network", network_works(side, device))
     return results
 
 
 def table(results: dict[str, Any]) -> PrettyTable:
-    table = PrettyTable(["forward and backward of", "loop [s]", "fast [s]", "times faster"])
+    table = PrettyTable(["scan", "loop [s]", "fast [s]", "times faster"])
     table.align = "r"
     for name, result in results.items():
         seconds = [f"{median(result['seconds'][form]):.3f}" for form in ("loop", "fast")]
