@@ -25,7 +25,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.alternating import Work, alternate, machine, ratio, shown, write_json
+from benchmarks.alternating import Work, add_settings, alternate, machine, ratio, shown, write_json
 from model.baselines.rs_mamba import RSM_SS
 from model.ops.omni_scan import NUM_SCANS
 from model.ops.selective_scan import selective_scan, selective_scan_reference
@@ -39,10 +39,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    add_settings(parser, rounds=5)
     parser.add_argument("--side", type=int, default=128, help="of the image, in pixels")
-    parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="the results as JSON")
     return parser.parse_args()
 
 
@@ -87,11 +85,11 @@ def network_works(side: int, device: str) -> dict[str, Work]:
     return {name: lambda scan=scan: step(scan) for name, scan in SCANS.items()}
 
 
-def measure(side: int, rounds: int, device: str) -> dict[str, Any]:
+def measure(side: int, rounds: int, device: str, clock: str) -> dict[str, Any]:
     results = {}
 
     def compare(name: str, works: dict[str, Work]) -> None:
-        seconds = alternate(works, rounds, device)
+        seconds = alternate(works, rounds, device, clock)
         results[name] = {"seconds": seconds, "speedup": ratio(seconds["loop"], seconds["fast"])}
         print(f"{name}: {shown(results[name]['speedup'])} times faster", flush=True)
 
@@ -116,8 +114,10 @@ def table(results: dict[str, Any]) -> PrettyTable:
 
 def main() -> None:
     args = parse_args()
-    results = measure(args.side, args.rounds, args.device)
-    print(f"{machine(args.device)}, image {args.side} x {args.side} px, float32")
+    results = measure(args.side, args.rounds, args.device, args.clock)
+    print(
+        f"{machine(args.device)}, image {args.side} x {args.side} px, float32, {args.clock} clock"
+    )
     print(table(results))
     print("Ratios are medians with quartiles over the rounds.")
     write_json(args.output, {"machine": machine(args.device), "side_px": args.side, "of": results})
