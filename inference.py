@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.command_line import end_at_signals, set_up_logging, user_mistakes
+from utils.export import KINDS
 
 if TYPE_CHECKING:
     from utils.dataset import WholeImages
@@ -48,7 +49,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--input", metavar="PATH", help="a photo, a scene of any size, or a folder of them"
     )
     task.add_argument("--sweep", action="store_true", help="choose the threshold on val")
-    task.add_argument("--export", choices=("onnx", "safetensors"), help="for other programs")
+    task.add_argument("--export", choices=KINDS, help="for other programs")
     parser.add_argument("--output", metavar="DIR", type=Path, help="default: results/RUN")
     parser.add_argument(
         "--gsd", metavar="METRES", type=ground_sample, help="pixel size the model was trained at"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from utils.decoding import Crop
-from utils.imageio import read_image
+from utils.imageio import read_image, read_label
 from utils.jpeg import decode_jpeg
 
 H, W = 150, 90
@@ -80,6 +80,16 @@ def test_what_lies_below_is_not_decoded(
     part = decode_jpeg(tmp_path / "a.jpg", (slice(30, 50), slice(10, 60)))
     assert part.shape == (20, 50, 3) and part.flags.owndata
     assert decoded[0].shape[0] == (H if not spared else 64 if kind == "444" else 80)
+
+
+def test_a_lossy_mask_is_judged_as_a_whole(tmp_path: Path):
+    """A part in which the compression left faint traces alone is no road."""
+    mask = np.zeros((120, 80), np.uint8)
+    mask[20:30] = 255
+    Image.fromarray(mask).save(tmp_path / "a.jpg", quality=60)
+    whole = np.asarray(Image.open(tmp_path / "a.jpg")) >= 128
+    for crop in (Crop(31, 0, 40, 80), Crop(10, 5, 30, 60), Crop(0, 0, 120, 80)):
+        assert (read_label(tmp_path / "a.jpg", crop) == crop.of(whole)).all()
 
 
 def test_threads_do_not_share_their_memory(tmp_path: Path, picture: Image.Image):

@@ -145,7 +145,7 @@ def test_chips_and_lines_that_miss_each_other(tmp_path: Path, capsys):
     assert "images without lines: SN3_roads_train_AOI_2_Vegas_PS-RGB_img1.tif" in said
     assert "lines without an image: " in said and "img2.geojson" in said
     assert "no AOI_N_City and imgN in the names of: mosaic.tif" in said
-    assert "1 test chips without lines are left out" in said
+    assert "left out, test chips without lines: 1" in said
 
 
 def test_lines_that_are_none(tmp_path: Path, capsys):

@@ -15,6 +15,8 @@ import simplejpeg
 from PIL import Image
 
 END = b"\xff\xd9"
+#: Memory that each thread keeps for decoding; larger images get their own.
+MAX_SCRATCH_BYTES = 64 << 20
 
 _BASELINE, _SEQUENTIAL, _SCAN = 0xC0, 0xC1, 0xDA
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the others are no frame headers
@@ -49,6 +51,8 @@ def _decoded_to_scratch(data: bytes | bytearray, strict: bool) -> np.ndarray:
     of the decoding, page by page."""
     height, width, _, _ = simplejpeg.decode_jpeg_header(data)
     size = height * width * 3
+    if size > MAX_SCRATCH_BYTES:
+        return simplejpeg.decode_jpeg(data, strict=strict)
     if getattr(_scratch, "pixels", np.empty(0)).size < size:
         _scratch.pixels = np.empty(size, np.uint8)
     return simplejpeg.decode_jpeg(data, buffer=_scratch.pixels[:size], strict=strict)

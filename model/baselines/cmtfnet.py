@@ -96,13 +96,13 @@ class MultiScaleAttention(nn.Module):
         summary = F.adaptive_avg_pool2d(self.multi_scale(x), KEY_GRID)
         k, v = self.keys_values(summary).chunk(2, dim=1)
         attended = F.scaled_dot_product_attention(_heads(x), _heads(k), _heads(v))
-        attended = attended.transpose(-2, -1).reshape(x.shape)  # B heads pixels 32 -> BCHW
+        attended = attended.mT.reshape(x.shape)  # B heads pixels 32 -> BCHW
         return attended + self.channel_gate(x)
 
 
 def _heads(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, heads, H * W, 32)."""
-    return x.flatten(2).unflatten(1, (-1, HEAD_DIM)).transpose(-2, -1)
+    return x.flatten(2).unflatten(1, (-1, HEAD_DIM)).mT
 
 
 class EfficientFeedForward(nn.Module):

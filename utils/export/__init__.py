@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from utils.predictor import Predictor
+if TYPE_CHECKING:
+    from utils.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 

@@ -62,7 +62,11 @@ def prepare_dataset(request: Request) -> int:
     manifest = Manifest(request.folder)
     settings = _settings(request, split, splits)
     manifest.begin(settings)
-    rows = _convert(request, sources, splits, manifest)
+    try:
+        rows = _convert(request, sources, splits, manifest)
+    except SystemExit:  # by a signal
+        logger.error("%s: interrupted, the same command goes on from here", request.folder)
+        raise
     strangers = manifest.strangers(rows)
     if strangers:
         logger.error("%s: of another source: %s", request.folder, listed(strangers))

@@ -50,7 +50,7 @@ def find_deepglobe(src: Path) -> Found:
         names = listed(file.name for file in foreign)
         problems.append(f"{folder}: neither NAME_sat nor NAME_mask: {len(foreign)} ({names})")
     notes = [
-        f"{root / name}: {count} images without masks are left out"
+        f"{root / name}: left out, images without masks: {count}"
         for name in ("valid", "test")
         if (root / name).is_dir() and (count := sum(1 for _ in _images(root / name)))
     ]

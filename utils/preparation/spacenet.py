@@ -43,7 +43,7 @@ def find_spacenet(src: Path) -> Found:
             found.sources.append(Source(key, paths[0], lines[key], city))
     tests = [path for path in without if "test" in _place(path, src)]
     if tests:
-        found.notes.append(f"{src}: {len(tests)} test chips without lines are left out")
+        found.notes.append(f"{src}: left out, test chips without lines: {len(tests)}")
     if missing := listed(path.name for path in without if path not in tests):
         found.problems.append(f"{src}: images without lines: {missing}")
     if lonely := listed(lines[key].name for key in lines.keys() - images.keys()):
