@@ -30,7 +30,7 @@ from utils.pairing import Pair
 from utils.preparation.lines import draw_lines
 from utils.preparation.manifest import Row
 from utils.preparation.sources import Source
-from utils.preparation.stretch import Stretch
+from utils.stretch import Limits, to_8bit
 
 _GEOTIFF = {
     "driver": "GTiff",
@@ -63,7 +63,7 @@ class Conversion:
     tile: int | None  # side in pixels; None: images stay whole
     overlap: int  # pixels that neighbouring tiles share
     road_width_m: float | None = None
-    stretches: dict[str, Stretch] = field(default_factory=dict)  # by part
+    limits: dict[str, Limits] = field(default_factory=dict)  # by part; of 16-bit imagery
 
     def convert(self, source: Source, split: str) -> list[Row]:
         """Write the pair, or its tiles; tiles without any data are left out.
@@ -73,15 +73,15 @@ class Conversion:
         mask = self._mask(source)
         place = _place(source.image)
         is_8bit = read_header(source.image).crops_cheaply
-        stretch = None if is_8bit else self.stretches.get(source.part)
-        if self.tile is None and stretch is None:
+        limits = None if is_8bit else self.limits.get(source.part)
+        if self.tile is None and limits is None:
             image = self.folder / split / "image" / (source.name + source.image.suffix.lower())
             label = self._write_mask(split, source.name, mask, place)
             with atomic_path(image) as temporary:
                 shutil.copyfile(source.image, temporary)
             pairs = [(Pair(source.name, image, label), Crop(0, 0, *mask.shape))]
         else:
-            pairs = list(self._write_tiles(source, split, mask, place, stretch))
+            pairs = list(self._write_tiles(source, split, mask, place, limits))
         common = {"split": split, "source": self.relative(source.image)}
         common |= {"source_label": self.relative(source.label)}
         common |= {"source_sha256": sha256(source.image)}
@@ -98,9 +98,9 @@ class Conversion:
         split: str,
         mask: np.ndarray,
         place: Place | None,
-        stretch: Stretch | None,
+        limits: Limits | None,
     ) -> Iterator[tuple[Pair, Crop]]:
-        image, valid = _pixels(source.image, stretch)
+        image, valid = _pixels(source.image, limits)
         for crop in self._crops(*mask.shape):
             if not crop.of(valid).any():
                 continue
@@ -157,15 +157,16 @@ def _row(pair: Pair, crop: Crop, common: dict[str, str]) -> Row:
     )
 
 
-def _pixels(path: Path, stretch: Stretch | None) -> tuple[np.ndarray, np.ndarray]:
+def _pixels(path: Path, limits: Limits | None) -> tuple[np.ndarray, np.ndarray]:
     """uint8 H W 3, and where there is data: bool H W."""
-    if stretch is None:
+    if limits is None:
         return read_image_and_valid(path)
     values, has_data = decode(path)
     valid = (values > 0).any(axis=2)
     if has_data is not None:
         valid &= has_data
-    return np.where(valid[..., None], stretch.apply(values), 0).astype(np.uint8), valid
+    image = to_8bit(values[..., :3].transpose(2, 0, 1), valid, limits)  # HWC -> CHW
+    return image.transpose(1, 2, 0), valid  # CHW -> HWC
 
 
 def _place(path: Path) -> Place | None:

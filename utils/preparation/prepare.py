@@ -18,7 +18,8 @@ from utils.preparation.manifest import ROWS_FILE, Manifest, Row
 from utils.preparation.sources import Source
 from utils.preparation.spacenet import chip_problem
 from utils.preparation.splits import assign, check_split
-from utils.preparation.stretch import PERCENTILES, stretches
+from utils.preparation.stretch import city_limits
+from utils.stretch import PERCENTILES
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ def _convert(
         request.tile,
         request.overlap,
         request.road_width_m,
-        stretches(sources) if request.dataset == "spacenet" else {},
+        city_limits(sources) if request.dataset == "spacenet" else {},
     )
 
     def convert(source: Source) -> list[Row] | str:
