@@ -140,6 +140,7 @@ def test_a_run_killed_at_a_step_continues_bit_for_bit(workplace, monkeypatch, ki
 
     run_killed_at(monkeypatch, kill_at, *extra)
     torch.manual_seed(123)  # another process would not have this one's random state
+    Path("logs_weights/run/.last.ab_12xyz.pth").write_bytes(b"half a checkpoint")
     assert run_train(*extra, "load=auto") == 0
     whole, resumed = Path("logs_weights/whole"), Path("logs_weights/run")
     assert_equal_weights(whole / "last.pth", resumed / "last.pth")
@@ -147,6 +148,7 @@ def test_a_run_killed_at_a_step_continues_bit_for_bit(workplace, monkeypatch, ki
     averaged = [load_checkpoint(r / "last.pth")["ema"] for r in (whole, resumed)]
     assert all(torch.equal(averaged[0][k], averaged[1][k]) for k in averaged[0])
     assert (whole / "metrics.jsonl").read_text() == (resumed / "metrics.jsonl").read_text()
+    assert not list(resumed.glob(".*"))
 
 
 def test_a_finished_run_is_left_as_it_is_and_more_epochs_go_on(workplace, capsys):

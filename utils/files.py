@@ -35,6 +35,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a killed program left under `atomic_path`'s temporary names in a folder.
+
+    Only where no other program writes at the same time.
+    """
+    for path in folder.glob(".*.????????.*"):  # .STEM.RANDOM.SUFFIX
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON for people and programs: indented, and no NaN, which JSON does not know."""
     with atomic_path(path) as temporary:

@@ -14,6 +14,7 @@ from utils.checkpoint import (
     read_torch_file,
     restore_random_state,
 )
+from utils.files import remove_leftovers
 from utils.runs import LAST, latest_folder, new_run
 from utils.schema import Config
 from utils.training import Progress, Training
@@ -57,9 +58,12 @@ class Start(NamedTuple):
         With 'auto', a run that ended before its first checkpoint is started again in its place.
         """
         if self.continues and self.source:
-            return self.source.parent
-        unstarted = latest_folder(config) if config.load == "auto" else None
-        return unstarted or new_run(config)
+            folder = self.source.parent
+        else:
+            unstarted = latest_folder(config) if config.load == "auto" else None
+            folder = unstarted or new_run(config)
+        remove_leftovers(folder)
+        return folder
 
 
 def find_start(config: Config) -> Start:
