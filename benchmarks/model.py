@@ -62,7 +62,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--precision", default="float32", choices=["float32", "bfloat16", "float16"]
     )
-    parser.add_argument("--forward_only", action="store_true", help="leave training out")
+    parser.add_argument(
+        "--passes", nargs="+", default=["forward", "training_step"], choices=PASSES, help="to time"
+    )
     parser.add_argument("--no_reference", action="store_true", help="leave the references out")
     parser.add_argument("--compile", action="store_true", help="torch.compile the fast network")
     parser.add_argument(
@@ -126,15 +128,17 @@ def step_of(net: nn.Module, image: Tensor, args: argparse.Namespace) -> Work:
     return step
 
 
+#: What a network does with an image.
+PASSES: dict[str, Callable[..., Work]] = {"forward": forward_of, "training_step": step_of}
+
+
 def compare(args: argparse.Namespace, net: AnchorSAM) -> dict[str, Any]:
     """Forward pass and training step: the encoder, the network, the network by references."""
     image = torch.randn(args.batch_size, 3, args.image_size, args.image_size, device=args.device)
     whole = torch.compile(net) if args.compile else net
     results: dict[str, Any] = {}
-    kinds: dict[str, Callable[..., Work]] = {"forward": forward_of, "training_step": step_of}
-    if args.forward_only:
-        del kinds["training_step"]
-    for kind, of in kinds.items():
+    for kind in args.passes:
+        of = PASSES[kind]
         works = {
             "encoder": of(EncoderAlone(net.encoder), image, args),
             "whole": of(whole, image, args),
