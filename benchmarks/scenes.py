@@ -12,6 +12,9 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -65,17 +68,37 @@ def main() -> None:
         tiles = [grid.cut(image, place).clone() for place in grid]
         print(f"{len(tiles)} tiles of {args.tile} px, {torch.get_num_threads()} threads")
         alone(predictor, tiles[: 2 * predictor.batch_size])
-        times = [
-            (alone(predictor, tiles), blocks(predictor, folder), whole(predictor, folder))
-            for _ in range(args.rounds)
-        ]
-    columns = ["model alone [s]", "read to blocks [s]", "share", "read to roads [s]", "share of it"]
-    table = PrettyTable(["round", *columns])
-    rows = [(m, b, m / b, a, m / a) for m, b, a in times]
-    for number, row in enumerate(rows, 1):
-        table.add_row([number, *(f"{value:.2f}" for value in row)])
-    table.add_row(["median", *(f"{value:.2f}" for value in np.median(rows, axis=0))])
+        rows = []
+        for number in range(1, args.rounds + 1):
+            times = np.array([work() for work in turns(predictor, folder, tiles)])
+            rows.append([*times[:, 0], *times[0] / times[1], *times[0] / times[2]])
+            print(f"round {number} of {args.rounds} done", flush=True)
+    units = ["model alone [s]", "to blocks [s]", "to roads [s]"]
+    shares = [f"{end} ({clock})" for end in ("to blocks", "to roads") for clock in ("wall", "CPU")]
+    table = PrettyTable(["round", *units, *shares])
+    for number, row in enumerate([*rows, np.median(rows, axis=0)], 1):
+        name = number if number <= len(rows) else "median"
+        table.add_row([name, *(f"{value:.2f}" for value in row)])
     print(table)
+
+
+def turns(
+    predictor: Predictor, folder: Path, tiles: list[Tensor]
+) -> list[Callable[[], tuple[float, float]]]:
+    """What is compared; each call returns the seconds that it took, by the clock and of CPU."""
+    works = (
+        partial(alone, predictor, tiles),
+        partial(blocks, predictor, folder),
+        partial(whole, predictor, folder),
+    )
+    return [partial(seconds, work) for work in works]
+
+
+def seconds(work: Callable[[], None]) -> tuple[float, float]:
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    with redirect_stdout(None):
+        work()
+    return time.perf_counter() - wall_s, time.process_time() - cpu_s
 
 
 def write_scene(path: Path, side: int) -> Tensor:
@@ -111,35 +134,27 @@ def build_predictor(config_file: str, folder: Path, tile: int) -> Predictor:
     )
 
 
-def alone(predictor: Predictor, tiles: list[Tensor]) -> float:
-    start = time.perf_counter()
+def alone(predictor: Predictor, tiles: list[Tensor]) -> None:
     with predictor.mode():
         for _ in predictor.tile_probabilities(tiles):
             pass
-    return time.perf_counter() - start
 
 
-def blocks(predictor: Predictor, folder: Path) -> float:
-    """Seconds from the file to what the model says of it, on disk."""
-    start = time.perf_counter()
+def blocks(predictor: Predictor, folder: Path) -> None:
+    """From the file to what the model says of it, on disk."""
     asked = Asked(folder / "blocks", None, None)
     plan, _ = prepare(predictor, asked, "scene", str(folder / "scene.tif"), "")
     take_up(plan, plan.files().values())
     predict_blocks(predictor, [(plan, block) for block in plan.blocks])
-    taken = time.perf_counter() - start
     shutil.rmtree(folder / "blocks")
-    return taken
 
 
-def whole(predictor: Predictor, folder: Path) -> float:
-    """Seconds from the file to mask and road lines."""
-    start = time.perf_counter()
+def whole(predictor: Predictor, folder: Path) -> None:
+    """From the file to mask and road lines."""
     asked = Asked(folder / "out", None, None)
     status = map_rasters(predictor, asked, [("scene", str(folder / "scene.tif"))])
     assert status == 0
-    taken = time.perf_counter() - start
     shutil.rmtree(folder / "out")
-    return taken
 
 
 if __name__ == "__main__":
