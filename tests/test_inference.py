@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +19,7 @@ import torch
 import inference
 import model
 from tests.conftest import ROOT
+from tests.ranks import run_two_ranks
 from tests.tiny_net import TinyNet
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config import load_config
@@ -337,22 +336,9 @@ def test_two_ranks_write_what_one_does(workplace):
     )
     argv = ["-c", "tiny.yaml", "inference.split=val", "device=cpu"]
     assert inference.main([*argv, "--output", "one"]) == 0
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    torchrun = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "start.py", *argv, "--output", "two"],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | torchrun | {"RANK": rank, "LOCAL_RANK": rank},
-        )
-        for rank in "01"
-    ]
-    said = [rank.communicate(timeout=120)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0]
-    assert "iou_per_image" in said[0] and not said[1]
+    ranks = run_two_ranks([sys.executable, "start.py", *argv, "--output", "two"], timeout_s=120)
+    assert [rank.status for rank in ranks] == [0, 0]
+    assert "iou_per_image" in ranks[0].stdout and not ranks[1].stdout
     assert read_json("two/metrics.json") == read_json("one/metrics.json")
     one, two = (sorted(p.relative_to(f) for p in Path(f).rglob("*.png")) for f in ("one", "two"))
     assert one == two and len(one) == 3 + 3 + 1

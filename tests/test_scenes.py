@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ import inference
 import model
 from tests.bright_net import BrightNet
 from tests.conftest import ROOT
+from tests.ranks import run_two_ranks
 from tests.scene_files import UTM, picture, road_mask, write_scene
 from utils import raster
 from utils.checkpoint import save_checkpoint
@@ -297,22 +297,10 @@ def test_a_killed_process_is_continued_by_two_ranks(workplace):
         time.sleep(0.01)
     killed.kill()
     assert killed.wait() == -signal.SIGKILL
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    torchrun = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    ranks = [
-        subprocess.Popen(
-            [*argv, str(run.LARGE_PX)],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | torchrun | {"RANK": rank, "LOCAL_RANK": rank},
-        )
-        for rank in "01"
-    ]
-    said = [rank.communicate(timeout=200)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], said
-    assert "a: goes on, " in said[0] + said[1]
+    ranks = run_two_ranks([*argv, str(run.LARGE_PX)], timeout_s=200)
+    said = ranks[0].stderr + ranks[1].stderr
+    assert [rank.status for rank in ranks] == [0, 0], said
+    assert "a: goes on, " in said
     assert inference.main([*ARGV, "--output", "one", "--input", "scenes", PROB]) == 0
     assert contents("out") == contents("one")
 

@@ -41,7 +41,8 @@ class BlockStore:
 
     def write(self, block: Block, probability: np.ndarray, valid: np.ndarray) -> None:
         """Keep the weighted probability (float32 H x W) of a block, where it is valid."""
-        values = np.rint(probability * np.float32(FULL)).clip(0, FULL).astype(np.uint16)
+        values = probability * np.float32(FULL)
+        values = np.rint(values, out=values).clip(0, FULL, out=values).astype(np.uint16)
         values[~valid] = NO_DATA
         if (values == values[0, 0]).all():
             values = values[:1, :1]
