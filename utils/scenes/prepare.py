@@ -159,6 +159,7 @@ def _fingerprint(predictor: Predictor, path: str, weights_sha256: str, *other: A
         VERSION,
         conditions,
         predictor.batch_size,
+        predictor.config.ignore_nodata,
         predictor.ranks.device.type,
         predictor.config.inference.model_dump(mode="json"),
         path,
