@@ -143,14 +143,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(2**24):
-            digest.update(part)
-    return digest.hexdigest()
-
-
 def _fingerprint(predictor: Predictor, path: str, weights_sha256: str, *other: Any) -> str:
     """Of all that the result depends on: weights, settings, and the input as it is now."""
     conditions = asdict(predictor.conditions(None)) | {"checkpoint": weights_sha256}

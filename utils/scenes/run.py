@@ -10,14 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from utils.distributed import gather_in_order
+from utils.files import remove_leftovers, sha256
 from utils.predictor import Predictor
 from utils.reports import write_predictions
-from utils.results import map_files
+from utils.results import map_files, map_folders
 from utils.scenes.blocks import predict_blocks
 from utils.scenes.finish import finish_in_background, finish_scenes
 from utils.scenes.photos import map_photo
 from utils.scenes.plan import Job, ScenePlan, work_folder
-from utils.scenes.prepare import Asked, Photo, prepare, read_json, sha256_of, take_up
+from utils.scenes.prepare import Asked, Photo, prepare, read_json, take_up
 from utils.scenes.store import SceneFailed, wait_for
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,9 @@ def _prepared(predictor: Predictor, asked: Asked, inputs: Sequence[tuple[str, st
     if ranks.is_main:
         for rank in range(ranks.world):
             _left(asked.output, rank).unlink(missing_ok=True)
-    weights_sha256 = sha256_of(predictor.checkpoint)
+        for kind in ("", *map_folders(predictor.config.inference, labelled=False)):
+            remove_leftovers(asked.output / kind)
+    weights_sha256 = sha256(predictor.checkpoint)
     for index in predictor.share(len(inputs), "looking at inputs"):
         own[index] = None
         try:
