@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     ]
     report = as_json(profiles, conditions, processor)
     write_files(report, args.output)
-    print(describe(conditions, processor))
+    print(describe(conditions, processor, timed=args.train or not args.no_latency))
     print(console(report))
     files = ["profile.json", "profile.xlsx"]
     if any(found.weight for found in profiles):

@@ -39,11 +39,10 @@ def test_accumulated_batches_are_one_step(workplace):  # noqa: F811
     assert steps("run") == 3  # two an epoch, of two batches and of one
 
 
-@pytest.mark.parametrize("kill_at", [2, 4])
-def test_a_budget_of_steps_resumes_bit_for_bit(workplace, monkeypatch, kill_at):  # noqa: F811
+def test_a_budget_of_steps_resumes_bit_for_bit(workplace, monkeypatch):  # noqa: F811
     extra = ("max_steps=5", "save_every_steps=1")
     assert run_train(*extra, "run_name=whole") == 0
-    run_killed_at(monkeypatch, kill_at + 1, *extra)  # in the step after a checkpoint
+    run_killed_at(monkeypatch, 5, *extra)  # within the epoch that is cut, after a checkpoint
     assert run_train(*extra, "load=auto") == 0
     assert_equal_weights(Path("logs_weights/whole/last.pth"), Path("logs_weights/run/last.pth"))
     assert rows("whole") == rows("run")

@@ -31,7 +31,7 @@ from utils.comparison import tables
 from utils.comparison.launch import Interrupted, Launcher, ScriptFailed
 
 SETTINGS = ["dataset_name=tiny", "image_size=64", "batch_size=2", "num_workers=0",
-            "comet_ml.enable=false", "learning_rate=0.01"]  # fmt: skip
+            "comet_ml.enable=false", "learning_rate=0.01", "evaluate_epoch=100"]  # fmt: skip
 COMMAND = ["-c", "small.yaml", "large.yaml", "--seeds", "6,7", "--budget", "steps=4",
            "--out", "out", "--no-latency"]  # fmt: skip
 SCRIPTS = {"train.py": train.main, "inference.py": inference.main}

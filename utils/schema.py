@@ -120,7 +120,8 @@ class Config(Section):
     random_seed: int = Field(6, ge=0, lt=2**32)
     epochs: int = Field(200, ge=1)
     max_steps: int | None = Field(None, ge=1)  # optimiser steps, in place of `epochs`
-    max_minutes: Annotated[float, Field(gt=0)] | None = None  # of steps; the end at the latest
+    # minutes of training steps, evaluations not counted; `epochs` may end it before
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
     batch_size: int = Field(2, ge=1)  # per rank
     gradient_accumulation: int = Field(1, ge=1)  # batches a step
     learning_rate: float = Field(2e-4, gt=0)

@@ -33,15 +33,19 @@ COLUMNS: tuple[tuple[str, float, tuple[str, ...]], ...] = (
 )
 
 
-def describe(conditions: Conditions, device: str) -> str:
+def describe(conditions: Conditions, device: str, *, timed: bool) -> str:
     """What the numbers hold for, in a line or two."""
-    compiled = ", compiled" if conditions.compiled else ""
+    what = f"{conditions.batch} x 3 x {conditions.size} x {conditions.size}"
+    if timed:
+        compiled = ", compiled" if conditions.compiled else ""
+        what += (
+            f", {conditions.dtype}{compiled}, {device}; {conditions.warm_up} passes to warm up, "
+            f"then {conditions.repeats} timed ones, fewer where they take over "
+            f"{conditions.limit_s:g} s"
+        )
     return (
-        f"{conditions.batch} x 3 x {conditions.size} x {conditions.size}, {conditions.dtype}"
-        f"{compiled}, {device}; {conditions.warm_up} passes to warm up, then "
-        f"{conditions.repeats} timed ones, fewer where they take over {conditions.limit_s:g} s\n"
-        "FLOPs: of all operators with a formula, two a multiply-add. thop's MACs: of the modules "
-        "it knows, norms, pooling and upsampling among them"
+        f"{what}\nFLOPs: of all operators with a formula, two a multiply-add. thop's MACs: of the "
+        "modules it knows, norms, pooling and upsampling among them"
     )
 
 

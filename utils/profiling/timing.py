@@ -82,7 +82,8 @@ def device_name(device: torch.device) -> str:
     """What to call the processor in a report."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def time_forward(config: Config, conditions: Conditions) -> Timing:

@@ -155,5 +155,5 @@ def _thop_note(outside: float, by_operator: dict[str, int]) -> str:
         "operators of our own": own,
         "layers called as functions": outside - products - own,
     }
-    listed = (f"{what} {flops / 2e9:.2f}" for what, flops in kinds.items() if flops > 0)
-    return f"thop misses {outside / 2e9:.2f} GMACs: {', '.join(listed)}"
+    listed = (f"{what} {flops / 2e9:.3g}" for what, flops in kinds.items() if flops > 0)
+    return f"thop misses {outside / 2e9:.3g} GMACs: {', '.join(listed)}"
