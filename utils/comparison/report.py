@@ -22,8 +22,8 @@ _STYLE = """
 body { color: var(--ink); background: var(--paper); font: 15px/1.5 system-ui, sans-serif;
   max-width: 96rem; margin: 2rem auto; padding: 0 1rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.88rem; }
-th, td { padding: 0.3rem 0.5rem; text-align: right; white-space: nowrap;
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.8rem; }
+th, td { padding: 0.25rem 0.4rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
 thead th { background: var(--soft); }
