@@ -26,6 +26,7 @@ from utils.command_line import set_up_logging, user_mistakes
 if TYPE_CHECKING:
     from utils.comparison.plan import Task
     from utils.comparison.work import Work
+    from utils.schema import Config
 
 logger = logging.getLogger("compare")
 
@@ -100,7 +101,7 @@ def plan(args: argparse.Namespace) -> list[Task]:
     if not args.runs:
         return plan_trainings(configs, seeds, budget)
 
-    def read(path: Path):
+    def read(path: Path) -> Config:
         return load_config(path, args.overrides, **models, warn=logger.debug)
 
     return find_tasks(args.runs, configs, seeds, read)

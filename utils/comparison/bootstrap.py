@@ -82,7 +82,9 @@ def draw_images(num_images: int, resamples: int, seed: int) -> np.ndarray:
     return counts
 
 
-def metrics_of_draws(images: Rows, metrics: Sequence[str], draws: np.ndarray) -> dict:
+def metrics_of_draws(
+    images: Rows, metrics: Sequence[str], draws: np.ndarray
+) -> dict[str, np.ndarray]:
     """Each metric's value in each draw (draws: how often each image is in it): (num_draws,).
 
     Formed as over a split: counts are summed, and the rest is a mean over images, for APLS over
@@ -117,13 +119,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _by_metric(runs: Sequence[Rows], metrics: Sequence[str], draws: np.ndarray):
-    """Pairs of a metric and its values, (num_seeds, num_draws)."""
+def _by_metric(
+    runs: Sequence[Rows], metrics: Sequence[str], draws: np.ndarray
+) -> list[tuple[str, list[np.ndarray]]]:
+    """Pairs of a metric and its values: (num_draws,) for each seed."""
     of_runs = [metrics_of_draws(rows, metrics, draws) for rows in runs]
     return [(metric, [values[metric] for values in of_runs]) for metric in metrics]
 
 
-def _of_summed_counts(images: Rows, metrics: Sequence[str], draws: np.ndarray) -> dict:
+def _of_summed_counts(
+    images: Rows, metrics: Sequence[str], draws: np.ndarray
+) -> dict[str, np.ndarray]:
     keys = [
         key for key in images[0]
         if key.endswith("_px") and key.partition("_")[0] in SUMMED

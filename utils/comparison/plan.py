@@ -118,6 +118,8 @@ def differing(
     flat = {name: _flat(config) for name, config in configs.items()}
     if settings is None:
         model = {"model_classname", "model_args", "random_seed", "load"}
+        if all(config.max_steps is not None for config in configs.values()):
+            model.add("epochs")  # which follow from the steps
         keys = next(iter(flat.values()))
         settings = [key for key in keys if key.partition(".")[0] not in IRRELEVANT | model]
     found = {}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.comparison.tables import label, score_table, significance_table, to_html
+from utils.comparison.tables import DASH, label, score_table, significance_table, to_html
 from utils.files import atomic_path
 
 _STYLE = """
@@ -144,4 +144,6 @@ def _two_columns(facts: Mapping[str, Any]) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
+    if value is None:
+        return DASH
     return json.dumps(value) if isinstance(value, dict) else str(value)

@@ -90,10 +90,10 @@ class Work:
         return task.run or self.folder / RUNS / task.key
 
     def _train(self, task: Task) -> None:
-        if task.key in self.state.trained_s:
+        run, last = self.run(task), self.run(task) / LAST
+        if task.key in self.state.trained_s and best_checkpoint(run):
             logger.info("%s: is trained", task.key)
             return
-        run, last = self.run(task), self.run(task) / LAST
         overrides = [f"load={last}"] if last.is_file() else []
         if run.exists() and not overrides:
             shutil.rmtree(run)  # it came to no checkpoint: begun again under the same name
