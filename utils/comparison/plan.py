@@ -135,9 +135,9 @@ def changed_settings(old: Mapping[str, Any], new: Config) -> list[str]:
     now = new.model_dump(mode="json")
     scored_only = {"tta", "metrics", "pixel_size", "load"}
     return [
-        f"{key} was {old.get(key)}, is now {value}"
+        f"{key} was {old[key]}, is now {value}"
         for key, value in now.items()
-        if key not in IRRELEVANT | scored_only and old.get(key) != value
+        if key not in IRRELEVANT | scored_only and old.get(key, value) != value
     ]
 
 
