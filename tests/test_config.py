@@ -93,7 +93,7 @@ def test_published_keys_stay_valid(write):
 
 
 def test_overrides_replace_and_add(write):
-    path = write(MINIMAL + "evaluate_inteval: 3\n")
+    path = write(MINIMAL + "evaluate_inteval: 3\nmodel_args: 'null'\n")
     config = read(
         path,
         "evaluate_inteval=5",
@@ -118,12 +118,21 @@ def test_overrides_replace_and_add(write):
         (MINIMAL + "loss: {}", "name at least one loss"),
         (MINIMAL + "learning_rate: .nan", "learning_rate"),
         (MINIMAL + "run_name: ../x", "run_name"),
+        (MINIMAL + "? [a, b]\n: 3", "unhashable key"),
+        (MINIMAL + "evaluate_inteval: 1\nevaluate_interval: 2", "name one of them"),
+        (MINIMAL + "model_args: {n_channels: 4}", "n_channels: must be 3 for RGB images"),
     ],
 )
 def test_other_mistakes(write, text, message):
     with pytest.raises(ConfigError) as error:
         read(write(text))
     assert message in str(error.value)
+
+
+def test_a_path_that_is_no_file_is_a_mistake(tmp_path):
+    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "a.yaml", "No such file")):
+        with pytest.raises(ConfigError, match=f"cannot be read: {reason}"):
+            read(path)
 
 
 def test_settings_without_effect_are_said(write):

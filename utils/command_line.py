@@ -10,13 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_WRONG_PATHS = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+
 
 @contextmanager
 def user_mistakes() -> Iterator[None]:
-    """Turn what a user got wrong (ValueError, a missing file) into its message and status 2."""
+    """Turn what a user got wrong (ValueError, a wrong path) into its message and status 2."""
     try:
         yield
-    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+    except (ValueError, *_WRONG_PATHS) as error:
         if isinstance(error, OSError):
             message = f"{error.filename}: {error.strerror}"
         else:

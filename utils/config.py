@@ -10,7 +10,7 @@ import difflib
 import inspect
 import os
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ RETIRED_KEYS = {
     "scheduler.ReduceLROnPlateau_params.verbose": "dropped by torch; the rate is in every log line",
     "comet_ml.api_key": "keys do not belong in a config: set COMET_API_KEY in the environment",
 }
+#: Model arguments that the data decides: images are RGB, masks know one class.
+DATA_ARGS = {"n_channels": 3, "in_chans": 3, "n_classes": 1, "num_classes": 1}
 
 
 class ConfigError(ValueError):
@@ -49,7 +51,7 @@ def load_config(
 
     `model_names` is the closed list for model_classname; `model_class` gives the class whose
     constructor checks model_args; `warn` receives a line for each setting without effect.
-    Raises ConfigError with every mistake at once, FileNotFoundError for a missing file.
+    Raises ConfigError with every mistake at once.
     """
     return check_config(
         _read_yaml(Path(path)),
@@ -109,6 +111,9 @@ def check_config(
     for key, reason in RETIRED_KEYS.items():
         if _pop(values, key) is not None:
             warn(f"{source}: {key} is ignored: {reason}")
+    if {"evaluate_interval", "evaluate_inteval"} <= values.keys():
+        problems.append("evaluate_inteval: the same as evaluate_interval, name one of them")
+        del values["evaluate_inteval"]
     config = None
     try:
         config = Config.model_validate(values)
@@ -190,6 +195,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(str(path), [f"not valid YAML{where}: {problem}"]) from None
     except UnicodeDecodeError:
         raise ConfigError(str(path), ["not a text file in UTF-8"]) from None
+    except OSError as error:
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
     if values is None:
         values = {}
     if not isinstance(values, dict):
@@ -204,11 +211,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if key in seen:
+            if isinstance(key, Hashable) and key in seen:
                 raise yaml.constructor.ConstructorError(
                     problem=f"{key!r} stands twice", problem_mark=key_node.start_mark
                 )
-            seen.add(key)
+            if isinstance(key, Hashable):  # else it is refused below
+                seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -224,7 +232,7 @@ def _apply_override(values: dict[str, Any], override: str, problems: list[str]) 
         return
     *parents, last = key.split(".")
     for parent in parents:
-        if values.get(parent) is None:
+        if values.get(parent) in (None, "", "null"):
             values[parent] = {}
         values = values[parent]
         if not isinstance(values, dict):
@@ -289,7 +297,11 @@ def _check_model_args(values: dict[str, Any], cls: type) -> list[str]:
         unknown = f"unknown argument of {cls.__name__}"
         return [f"model_args.{line.replace('unknown key', unknown, 1)}" for line in lines]
     values["model_args"] = {name: getattr(checked, name) for name in given}
-    return []
+    return [
+        f"model_args.{name}: must be {value} for RGB images and road masks, got {given[name]!r}"
+        for name, value in DATA_ARGS.items()
+        if name in given and getattr(checked, name) != value
+    ]
 
 
 def _keys_at(schema: type[BaseModel], parents: Sequence[Any]) -> list[str]:
