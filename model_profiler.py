@@ -92,13 +92,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def read_conditions(args: argparse.Namespace) -> Conditions:
-    """The checked arguments. ValueError for what cannot be."""
+    """The checked arguments. ValueError for all that cannot be."""
     from utils.profiling.timing import Conditions
 
-    for name, least in (("size", 1), ("batch", 1), ("warm_up", 0), ("repeats", 1), ("limit", 0)):
-        if getattr(args, name) < least:
-            given = f"--{name.replace('_', '-')}: {getattr(args, name)}"
-            raise ValueError(f"{given} is less than {least}")
+    least = {"size": 1, "batch": 1, "warm_up": 0, "repeats": 1, "limit": 0}
+    problems = [
+        f"--{name.replace('_', '-')}: {getattr(args, name)} is less than {bound}"
+        for name, bound in least.items()
+        if getattr(args, name) < bound
+    ]
+    if problems:
+        raise ValueError("\n".join(problems))
     return Conditions(
         size=args.size,
         batch=args.batch,

@@ -176,8 +176,12 @@ def test_mistakes_are_told_at_once_with_status_2(tiny, capsys):
     Path("wrong.yaml").write_text("model_classname: UNett\ndataset_name: none\nepoch: 3\n")
     for argv, messages in (
         (["-c", "wrong.yaml", "tiny.yaml", "tiny.yaml"], ["'UNet'", "'epochs'", "called tiny"]),
-        (["-c", "tiny.yaml", "--batch", "0"], ["--batch: 0 is less than 1"]),
-        (["-c", "absent.yaml"], ["absent.yaml: No such file"]),
+        (["-c", "absent.yaml", "wrong.yaml"], ["absent.yaml: 1 problem", "No such file", "'UNet'"]),
+        (
+            ["-c", "tiny.yaml", "--batch", "0", "--size", "0"],
+            ["--batch: 0 is less than 1", "--size: 0 is less than 1"],
+        ),
+        (["-c", "tiny.yaml", "--output", "wrong.yaml"], ["wrong.yaml: File exists"]),
     ):
         with pytest.raises(SystemExit) as stop:
             model_profiler.main(argv)
