@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +24,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.command_line import set_up_logging, user_mistakes
+from utils.command_line import end_at_signals, set_up_logging, user_mistakes
 from utils.progress import progress
 
 if TYPE_CHECKING:
@@ -71,12 +73,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     set_up_logging()
+    end_at_signals()
     from utils.topology.pairs import find_pair_paths
     from utils.topology.report import build_report, table, write_report
 
     with user_mistakes():
         request = read_request(args)
         paths, problems = find_pair_paths(args.pred, args.gt)
+        for folder in filter(None, (args.output, args.figures)):
+            folder.mkdir(parents=True, exist_ok=True)
     scored = list(score_all(paths, request, args.workers or len(os.sched_getaffinity(0))))
     problems += [image.problem for image in scored if image.problem is not None]
     for problem in problems:
@@ -93,24 +98,27 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def read_request(args: argparse.Namespace) -> Request:
-    """The checked arguments; ValueError for what cannot be."""
+    """The checked arguments; ValueError for all that cannot be."""
     from utils.config import nearest
     from utils.metrics import DEFAULT_THRESHOLDS
     from utils.topology.connect import read_join_rule
     from utils.topology.scoring import METRICS, Request
 
     names = tuple(dict.fromkeys(args.metrics.split(","))) if args.metrics else None
+    problems = []
     for name in names or ():
         if name not in METRICS:
             near = nearest(name, METRICS)
             hint = f", did you mean {near!r}?" if near else ""
-            raise ValueError(f"--metrics: unknown metric {name!r}{hint} (of: {', '.join(METRICS)})")
-    if not args.pixel_size > 0:
-        raise ValueError(f"--pixel-size: expected metres above 0, got {args.pixel_size}")
+            problems.append(f"--metrics: unknown metric {name!r}{hint} (of: {', '.join(METRICS)})")
+    if not 0 < args.pixel_size < math.inf:
+        problems.append(f"--pixel-size: expected metres above 0, got {args.pixel_size}")
     sweep = read_thresholds(args.sweep) if args.sweep else DEFAULT_THRESHOLDS
     for threshold in (args.threshold, *sweep):
         if not 0 < threshold < 1:
-            raise ValueError(f"a threshold must lie between 0 and 1, got {threshold}")
+            problems.append(f"a threshold must lie between 0 and 1, got {threshold}")
+    if problems:
+        raise ValueError("\n".join(problems))
     return Request(
         metrics=names,
         threshold=args.threshold,
@@ -143,9 +151,10 @@ def score_all(paths: Sequence[PairPaths], request: Request, workers: int) -> Ite
 
 
 def set_up_worker() -> None:
-    """One thread each: there are as many processes as cores."""
+    """One thread each: there are as many processes as cores. Ctrl-C is the parent's to answer."""
     import cv2
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_up_logging()
     logging.captureWarnings(True)
     cv2.setNumThreads(1)
