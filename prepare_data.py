@@ -12,8 +12,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utils.command_line import end_at_signals, set_up_logging, user_mistakes
+
+if TYPE_CHECKING:
+    from utils.preparation.prepare import Request
 
 #: What each distribution is, and the splits that it has.
 DATASETS = {
@@ -75,32 +79,37 @@ def add_dataset(parser: argparse.ArgumentParser, name: str, splits: str) -> None
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    if args.command == "sample":
-        from utils.synthetic import write_sample_dataset
-
-        return write_sample_dataset(args.dst, images=args.images, size=args.size, seed=args.seed)
-    if args.command == "check":
-        from utils.dataset_check import check_dataset
-
-        return check_dataset(args.dataset)
     set_up_logging()
     end_at_signals()
-    from utils.preparation.prepare import Request, prepare_dataset
-
     with user_mistakes():
-        return prepare_dataset(
-            Request(
-                dataset=args.command,
-                src=args.src,
-                dst=args.dst,
-                split=args.split,
-                list_file=args.list,
-                tile=args.tile,
-                overlap=args.overlap,
-                seed=args.seed,
-                road_width_m=getattr(args, "road_width", None),
-            )
-        )
+        if args.command == "sample":
+            from utils.synthetic import write_sample_dataset
+
+            wanted = {"images": args.images, "size": args.size, "seed": args.seed}
+            return write_sample_dataset(args.dst, **wanted)
+        if args.command == "check":
+            from utils.dataset_check import check_dataset
+
+            return check_dataset(args.dataset)
+        from utils.preparation.prepare import prepare_dataset
+
+        return prepare_dataset(read_request(args))
+
+
+def read_request(args: argparse.Namespace) -> Request:
+    from utils.preparation.prepare import Request
+
+    return Request(
+        dataset=args.command,
+        src=args.src,
+        dst=args.dst,
+        split=args.split,
+        list_file=args.list,
+        tile=args.tile,
+        overlap=args.overlap,
+        seed=args.seed,
+        road_width_m=getattr(args, "road_width", None),
+    )
 
 
 if __name__ == "__main__":

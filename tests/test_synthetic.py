@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -15,7 +17,7 @@ from shapely.ops import unary_union
 import prepare_data
 from utils.synthetic import write_sample_dataset
 from utils.synthetic.scene import MARGIN_M, Scene, draw_scene
-from utils.synthetic.write import split_counts
+from utils.synthetic.write import in_processes, split_counts
 
 SIZE = 256
 
@@ -245,6 +247,18 @@ def test_a_stop_while_writing_is_gone_on_from(
     assert contents(folder) == contents(dataset)
 
 
+def touch_slowly(folder: Path, index: int) -> None:
+    (folder / str(index)).touch()
+    time.sleep(0.02)
+
+
+def test_a_stop_leaves_out_what_was_not_begun(tmp_path: Path) -> None:
+    done = in_processes(partial(touch_slowly, tmp_path), range(500), 1)
+    next(done)
+    done.close()
+    assert len(list(tmp_path.iterdir())) < 100
+
+
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
@@ -258,6 +272,20 @@ def test_wrong_arguments_are_refused(changed, reason, tmp_path, capsys) -> None:
     assert write(tmp_path / "new", **changed) == 2
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path, capsys) -> None:
+    assert write(tmp_path / "new", images=0, size=64) == 2
+    told = capsys.readouterr().err
+    assert "--images must be" in told and "--size must be" in told
+
+
+def test_a_folder_that_cannot_be_made_is_a_line(tmp_path, capsys) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stop:
+        prepare_data.main(["sample", "--dst", str(tmp_path / "file" / "new"), "--images", "1"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"{tmp_path / 'file' / 'new'}: Not a directory\n"
 
 
 def test_other_things_are_not_written_among(dataset, tmp_path, capsys) -> None:

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
@@ -42,13 +42,17 @@ def write_sample_dataset(
 
     The bytes depend on the arguments alone, not on `workers` (None: one per available core). A set
     that is complete is left as it is, one that was interrupted is completed. Status 0: the set is
-    there. 2: wrong arguments, or `dst` holds other things. 130: interrupted, call it again.
+    there. 2: wrong arguments, or `dst` holds other things. 130 and 143: interrupted by Ctrl-C or
+    SIGTERM, call it again.
     """
     folder = Path(dst)
+    problems = _argument_problems(images, size, seed)
     wanted = _manifest(images, size, seed)
-    problem = _argument_problem(images, size, seed) or _folder_problem(folder, wanted)
-    if problem:
-        print(f"prepare_data.py sample: {problem}", file=sys.stderr)
+    if not problems and (problem := _folder_problem(folder, wanted)):
+        problems = [problem]
+    if problems:
+        for problem in problems:
+            print(f"prepare_data.py sample: {problem}", file=sys.stderr)
         return 2
     missing = [i for i in range(images) if not all(p.exists() for p in _paths(folder, i, images))]
     if not missing and _read_manifest(folder) == wanted | {"complete": True}:
@@ -59,9 +63,9 @@ def write_sample_dataset(
         _remove_leftovers(folder)
         _write_scenes(folder, missing, images=images, size=size, seed=seed, workers=workers)
         _write_manifest(folder, wanted | {"complete": True})
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:  # the latter from `end_at_signals`
         print(f"{folder}: interrupted, the same command goes on from here", file=sys.stderr)
-        return 130
+        return stop.code if isinstance(stop, SystemExit) else 130
     counts = ", ".join(f"{count} {split}" for split, count in wanted["splits"].items())
     print(f"{folder}: {images} scenes of {size} px, seed {seed}: {counts}")
     return 0
@@ -88,12 +92,15 @@ def _manifest(images: int, size: int, seed: int) -> dict:
     }
 
 
-def _argument_problem(images: int, size: int, seed: int) -> str | None:
+def _argument_problems(images: int, size: int, seed: int) -> list[str]:
+    problems = []
     if not 1 <= images <= MAX_IMAGES:
-        return f"--images must be 1 to {MAX_IMAGES}, got {images}"
+        problems.append(f"--images must be 1 to {MAX_IMAGES}, got {images}")
     if not SIZES[0] <= size <= SIZES[1]:
-        return f"--size must be {SIZES[0]} to {SIZES[1]} pixels, got {size}"
-    return f"--seed must not be negative, got {seed}" if seed < 0 else None
+        problems.append(f"--size must be {SIZES[0]} to {SIZES[1]} pixels, got {size}")
+    if seed < 0:
+        problems.append(f"--seed must not be negative, got {seed}")
+    return problems
 
 
 def _folder_problem(folder: Path, wanted: dict) -> str | None:
@@ -154,21 +161,22 @@ def _write_scenes(
             (folder / split / kind).mkdir(parents=True, exist_ok=True)
     task = partial(_write_scene, folder, images=images, size=size, seed=seed)
     workers = min(workers or _available_cores(), len(indices))
-    done = map(task, indices) if workers <= 1 else _in_processes(task, indices, workers)
+    done = map(task, indices) if workers <= 1 else in_processes(task, indices, workers)
     for _ in tqdm(done, total=len(indices), desc="scenes", unit="scene", disable=None):
         pass
 
 
-def _in_processes(task: partial, indices: list[int], workers: int) -> Iterator[None]:
+def in_processes(task: partial, indices: Sequence[int], workers: int) -> Iterator[None]:
+    """Do the task for every index; one that is closed early begins no more."""
     # Spawned, not forked: the caller may run threads, whose locks a fork would copy.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker) as pool:
-        futures = [pool.submit(task, index) for index in indices]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:  # after a failure or Ctrl-C, the scenes not yet begun are left out
-            pool.shutdown(wait=False, cancel_futures=True)
+    # Not by `with`: its own shutdown at the end would take the cancelling back.
+    pool = ProcessPoolExecutor(workers, context, _start_worker)
+    try:
+        for future in as_completed([pool.submit(task, index) for index in indices]):
+            yield future.result()
+    finally:  # after a failure or Ctrl-C, the scenes not yet begun are left out
+        pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
