@@ -50,7 +50,8 @@ def test_wrong_files_are_named_in_one_line(tmp_path, capsys):
     torch.save({"format": 0, "model_classname": "UNet", "model": {}}, old)
     for path, message in (
         (tmp_path / "absent.pth", "no such file"),
-        (cut, "truncated or damaged"),
+        (tmp_path, "is a folder, name a file in it"),
+        (cut, r"truncated or damaged \([^.]+\)$"),
         (text, "no torch file"),
         (code, "holds code besides tensors"),
         (other, "not a checkpoint of this project"),
@@ -72,6 +73,9 @@ def test_weights_that_do_not_fit_are_named():
         load_model_weights(model, weights, "a.pth")
     assert "1 tensors unknown (first: 1.bias)" in str(error.value)
     assert "0.weight is (3, 3), not (2, 3)" in str(error.value)
+    for foreign in (torch.zeros(2), {"0.weight": "text"}, {"state_dict": model.state_dict()}):
+        with pytest.raises(ValueError, match=r"a\.pth holds no weights"):
+            load_model_weights(model, foreign, "a.pth")
 
 
 def test_random_sequences_continue_after_a_weights_only_round_trip(tmp_path):

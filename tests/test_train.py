@@ -170,6 +170,10 @@ def test_plain_weights_start_a_new_run_with_a_fresh_optimiser(workplace, capsys)
     assert load_checkpoint("logs_weights/run-2/last.pth")["schedule"]["steps"] == 3
     torch.save(weights(Path("logs_weights/run/last.pth")), "plain.pth")
     assert run_train("epochs=1", "load=plain.pth") == 0
+    save_checkpoint(Path("run.safetensors"), load_checkpoint("logs_weights/run/best_loss.pth"))
+    capsys.readouterr()
+    assert run_train("epochs=1", "load=run.safetensors") == 0
+    assert "weights of run.safetensors, with a fresh optimiser" in capsys.readouterr().err
 
 
 def test_wrong_weights_are_refused_with_status_2(workplace, capsys):

@@ -78,7 +78,8 @@ def read_torch_file(path: str | Path) -> dict[str, Any]:
             f"{path}: not loaded, it is no torch file or holds code besides tensors"
         ) from None
     except _DAMAGE as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        # torch goes on about its internals
+        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise ValueError(f"{path}: truncated or damaged ({reason})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, expected a dict of tensors")
@@ -87,6 +88,8 @@ def read_torch_file(path: str | Path) -> dict[str, Any]:
 
 def _existing(path: str | Path) -> Path:
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder, name a file in it (of a run: last.pth goes on)")
     if not path.is_file():
         raise ValueError(f"{path}: no such file (train.py writes checkpoints to logs_weights/RUN/)")
     return path
@@ -103,7 +106,12 @@ def inference_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def load_model_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Load every tensor by name and shape. Raises ValueError that names the first mismatches."""
+    """Load every tensor by name and shape. Raises ValueError that names the first mismatches.
+
+    `weights` may be what a foreign file holds: anything but tensors is refused likewise.
+    """
+    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+        raise ValueError(f"{source} holds no weights: expected a dict of tensors by name")
     expected = model.state_dict()
     missing = [name for name in expected if name not in weights]
     foreign = [name for name in weights if name not in expected]

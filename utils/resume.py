@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.checkpoint import (
+    SAFETENSORS,
     inference_weights,
     is_resumable,
     load_checkpoint,
@@ -81,10 +82,11 @@ def find_start(config: Config) -> Start:
         source = run / LAST
     else:
         source = Path(config.load)
-    content = read_torch_file(source)
-    if "model_classname" not in content:
-        weights = content.get("model", content)
-        return Start(source, {"model": weights, "ema": None}, continues=False)
+    if source.suffix != SAFETENSORS:
+        content = read_torch_file(source)
+        if "model_classname" not in content:
+            weights = content.get("model", content)
+            return Start(source, {"model": weights, "ema": None}, continues=False)
     checkpoint = load_checkpoint(source)
     _refuse_other_model(checkpoint["model_classname"], config.model_classname, source)
     return Start(source, checkpoint, continues=is_resumable(checkpoint))
