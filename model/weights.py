@@ -89,7 +89,9 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{path} holds no weights: expected a dict of tensors by name")
+        raise ValueError(
+            f"{path} holds no weights: expected a dict of tensors by name{_how_to_replace(path)}"
+        )
     return content
 
 
@@ -133,7 +135,7 @@ def _read(path: Path) -> Any:
         if "GLOBAL" in str(error).upper():
             raise ValueError(
                 f"{path} is refused: it holds Python objects besides tensors, and reading them "
-                "would run code"
+                f"would run code{_how_to_replace(path)}"
             ) from None
     except (RuntimeError, EOFError, OSError, LookupError, ValueError, SafetensorError):
         pass  # what torch raises for damage depends on where the damage is

@@ -112,21 +112,26 @@ def test_a_checkpoint_that_does_not_fit_names_the_tensors(tmp_path, tiny_checkpo
 
 
 def test_a_checkpoint_of_another_size_is_refused(tiny_checkpoint):
-    with pytest.raises(ValueError, match=r"model_size 'small': .* missing .*blocks\.1[12]"):
+    message = r"model_size 'small': .* missing .*blocks\.1[12].*download\.bash sam2\.1_hiera_small"
+    with pytest.raises(ValueError, match=message):
         HieraEncoder("small").load_pretrained(str(tiny_checkpoint[0]))
 
 
 def test_a_missing_file_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("ANCHOR_SAM_WEIGHTS", str(tmp_path))
-    with pytest.raises(ValueError, match=r"download\.bash sam2\.1_hiera_tiny\.pt"):
-        HieraEncoder("tiny").load_pretrained("pretrain_weight/sam2.1_hiera_tiny.pt")
+    for absent in ("pretrain_weight/sam2.1_hiera_tiny.pt", "other.pt"):
+        with pytest.raises(ValueError, match=r"download\.bash sam2\.1_hiera_tiny\.pt") as error:
+            HieraEncoder("tiny").load_pretrained(absent)
+        assert str(error.value).count("download.bash") == 1
 
 
 def test_a_truncated_file_is_refused(tmp_path, tiny_checkpoint):
     path = tmp_path / "half.pt"
     whole = tiny_checkpoint[0].read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"truncated.* damaged"):
+    with pytest.raises(
+        ValueError, match=r"truncated.* damaged.*download\.bash sam2\.1_hiera_tiny\.pt"
+    ):
         HieraEncoder("tiny").load_pretrained(str(path))
 
 

@@ -173,8 +173,9 @@ class TestRefuse:
         self.refuse(path, "truncated, damaged or no torch file")
 
     def test_code_is_not_run(self, folder):
-        path = saved(folder / "evil.pth", {"conv1.weight": Evil(str(folder / "ran"))})
-        self.refuse(path, "is refused: it holds Python objects")
+        path = saved(folder / RESNET18, {"conv1.weight": Evil(str(folder / "ran"))})
+        message = self.refuse(path, "is refused: it holds Python objects")
+        assert f"`bash pretrain_weight/download.bash {RESNET18}`" in message
         assert not (folder / "ran").exists()
 
     @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"model": {"a": "b"}}])

@@ -138,7 +138,10 @@ class HieraEncoder(nn.Module):
         try:
             load_weights(self, source, prefix=CHECKPOINT_PREFIX)
         except ValueError as error:
-            raise ValueError(f"model_size {self.model_size!r}: {error}") from None
+            file = f"sam2.1_hiera_{self.model_size}.pt"
+            command = f"`bash pretrain_weight/download.bash {file}`"
+            hint = "" if command in str(error) else f"; this size takes {file}, from {command}"
+            raise ValueError(f"model_size {self.model_size!r}: {error}{hint}") from None
 
 
 def checkpoint_blocks(trunk: Hiera) -> None:
