@@ -13,6 +13,7 @@ from torch import nn
 
 from tests.conftest import ROOT
 from utils.checkpoint import load_checkpoint
+from utils.distributed import init
 from utils.sync_batchnorm import RankBatchNorm
 
 SETTINGS = (
@@ -68,6 +69,16 @@ def test_two_ranks_train_as_one_with_the_joint_batch_and_resume(tmp_path, tiny_r
     assert len(last[1]["random"]) == 2
     assert [len(c["history"]) for c in last] == [4, 4]
     assert [p.name for p in (two / "logs_weights").iterdir()] == ["run"]
+
+
+def test_more_processes_than_gpus_are_refused_by_every_rank(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for local_rank in ("0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+        with pytest.raises(ValueError, match="2 processes were started for 1 GPUs: lower --nproc"):
+            init()
 
 
 def test_rank_batchnorm_equals_torchs_on_one_rank():

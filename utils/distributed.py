@@ -35,9 +35,11 @@ def init(device: str = "auto") -> Ranks:
     kind = "cuda" if device != "cpu" and has_cuda else "cpu"
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     if kind == "cuda":
-        if local_rank >= torch.cuda.device_count():
+        # by their number, not by local_rank: rank 0 has to see it too, for it does the talking
+        local_world = int(os.environ.get("LOCAL_WORLD_SIZE", local_rank + 1))
+        if local_world > torch.cuda.device_count():
             raise ValueError(
-                f"{local_rank + 1} processes were started for {torch.cuda.device_count()} GPUs: "
+                f"{local_world} processes were started for {torch.cuda.device_count()} GPUs: "
                 "lower --nproc-per-node, or set device=cpu"
             )
         torch.cuda.set_device(local_rank)
