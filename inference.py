@@ -143,9 +143,11 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
 
 def named_checkpoint(args: argparse.Namespace, config: Config | None) -> str | None:
     """What --checkpoint or `inference.model_path` says; the latter without -c, too."""
+    if args.checkpoint or config:
+        return args.checkpoint or config.inference.model_path
     key = "inference.model_path="
-    overrides = (text.removeprefix(key) for text in args.overrides if text.startswith(key))
-    return args.checkpoint or (config.inference.model_path if config else next(overrides, None))
+    given = [text.removeprefix(key) for text in args.overrides if text.startswith(key)]
+    return given[-1] if given and given[-1] != "null" else None
 
 
 def warn_of_other_model(config: Config, trained: Config, path: Path) -> None:
@@ -285,6 +287,9 @@ def sweep(predictor: Predictor, folder: Path, *, images: WholeImages, split: str
         print(conditions)
         print(found.table())
         print(f"threshold {threshold:g}, the best for {metric}, is kept in {predictor.checkpoint}")
+        if predictor.config.inference.threshold is not None:
+            fixed = f"{predictor.config.inference.threshold:g}"
+            logger.warning("inference.threshold=%s hides it: set that to null to use it", fixed)
         print(f"{folder}/sweep.json")
     return 0
 

@@ -212,6 +212,7 @@ def test_the_checkpoint_is_the_best_of_the_newest_run(workplace, capsys):
     assert used("-c", "tiny.yaml", "--checkpoint", str(RUN)) == str(RUN / "best_f1score.pth")
     named = f"inference.model_path={RUN}/last.pth"
     assert used("-c", "tiny.yaml", named) == used(named) == str(RUN / "last.pth")
+    assert used(named, "inference.model_path=null") == used("inference.model_path=")
 
 
 def test_a_missing_checkpoint_is_a_line(workplace, capsys):
@@ -282,6 +283,8 @@ def test_a_sweep_chooses_the_threshold(workplace, tiny_roads, capsys):
     assert report["threshold_from"] == "checkpoint, chosen on val"
     assert inference.main(["-c", "tiny.yaml", "inference.threshold=0.9"]) == 0
     assert read_json("results/run/metrics.json")["threshold"] == 0.9
+    assert inference.main(["-c", "tiny.yaml", "--sweep", "inference.threshold=0.9"]) == 0
+    assert "inference.threshold=0.9 hides it" in capsys.readouterr().err
 
 
 def test_images_without_labels(workplace, tiny_roads, capsys):
