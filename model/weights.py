@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,18 @@ from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "pretrain_weight" / "SHA256SUMS"
+#: What torch.load was seen to raise for cut and flipped bytes, depending on where they are.
+DAMAGE = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AssertionError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 
 class WeightFile(NamedTuple):
@@ -137,8 +150,8 @@ def _read(path: Path) -> Any:
                 f"{path} is refused: it holds Python objects besides tensors, and reading them "
                 f"would run code{_how_to_replace(path)}"
             ) from None
-    except (RuntimeError, EOFError, OSError, LookupError, ValueError, SafetensorError):
-        pass  # what torch raises for damage depends on where the damage is
+    except (*DAMAGE, SafetensorError):
+        pass
     raise ValueError(f"{path} is truncated, damaged or no torch file{_how_to_replace(path)}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 
@@ -166,6 +167,19 @@ class TestRefuse:
         os.truncate(path, int(path.stat().st_size * share))
         message = self.refuse(path, "truncated, damaged or no torch file")
         assert f"`bash pretrain_weight/download.bash {RESNET18}`" in message
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_flipped_bytes(self, folder, zipped):
+        path = saved(
+            folder / "flipped.pth",
+            torch.nn.Linear(2, 2).state_dict(),
+            _use_new_zipfile_serialization=zipped,
+        )
+        whole = path.read_bytes()
+        for at in range(0, len(whole), 2):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+            with contextlib.suppress(ValueError):  # or the flipped byte is a weight's
+                read_weights(path)
 
     def test_an_error_page_instead_of_a_file(self, folder):
         path = folder / "page.pth"

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import pickle
 import random
-import struct
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.weights import DAMAGE
 from utils.files import atomic_path
 
 FORMAT = 1
 SAFETENSORS = ".safetensors"
-
-#: What torch.load was seen to raise for cut and flipped bytes, depending on where they are.
-_DAMAGE = (
-    RuntimeError,
-    EOFError,
-    OSError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AssertionError,
-    struct.error,
-    zipfile.BadZipFile,
-)
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
@@ -77,7 +63,7 @@ def read_torch_file(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: not loaded, it is no torch file or holds code besides tensors"
         ) from None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         # torch goes on about its internals
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise ValueError(f"{path}: truncated or damaged ({reason})") from None
