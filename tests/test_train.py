@@ -200,6 +200,8 @@ def test_a_non_finite_loss_stops_with_the_files_of_the_batch(workplace, capsys):
     assert run_train("learning_rate=1e30", "warm_up_step=0", "max_norm=null") == 1
     message = capsys.readouterr().err
     assert "train_" in message and "lower learning_rate" in message
+    assert run_train("learning_rate=1e30", "warm_up_step=0", "max_norm=null", "max_steps=1") == 1
+    assert "val_0: the model's answer is not a number" in capsys.readouterr().err
 
 
 def test_accumulated_batches_give_the_gradient_of_the_joint_batch(workplace):

@@ -17,7 +17,7 @@ from model.base import RoadModel, normalise
 from utils.distributed import Ranks, all_gather_objects, any_rank, gather_in_order
 from utils.image_scores import Scoring, score_image, score_split
 from utils.losses import RoadLoss
-from utils.predict import predict
+from utils.predict import naming, predict
 from utils.training import Training
 
 
@@ -138,15 +138,16 @@ def evaluate(
         index = first + ranks.rank
         if index < len(images):
             item = images[index]
-            probability = predict(
-                model,
-                item["image"],
-                tile=tile,
-                overlap=overlap,
-                batch_size=batch_size,
-                device=ranks.device,
-                amp_dtype=amp_dtype,
-            )
+            with naming(item["name"]):
+                probability = predict(
+                    model,
+                    item["image"],
+                    tile=tile,
+                    overlap=overlap,
+                    batch_size=batch_size,
+                    device=ranks.device,
+                    amp_dtype=amp_dtype,
+                )
             target = item["target"].numpy()
             scores[index] = score_image(probability, target, scoring)
             losses[index] = _loss_of(loss, probability, item["target"])

@@ -103,6 +103,15 @@ def refuse_nan(probability: Tensor, amp_dtype: torch.dtype | None) -> None:
 
 
 @contextmanager
+def naming(image: str) -> Iterator[None]:
+    """Put the image's name before the message of a NonFinitePrediction."""
+    try:
+        yield
+    except NonFinitePrediction as error:
+        raise NonFinitePrediction(f"{image}: {error}") from error
+
+
+@contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """The model in eval mode; afterwards each of its modules in the mode that it had."""
     modes = [(module, module.training) for module in model.modules()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from utils.checkpoint import inference_weights, load_model_weights
 from utils.distributed import Ranks
 from utils.image_scores import Scoring
 from utils.predict import (
-    NonFinitePrediction,
+    naming,
     predict,
     predict_tiles,
     prediction_mode,
@@ -54,7 +54,7 @@ class Predictor:
         `after_tiles` is told how many of how many tiles are done. Raises NonFinitePrediction with
         the image's name.
         """
-        with _named(name):
+        with naming(name):
             return predict(
                 self.model,
                 image,
@@ -87,7 +87,7 @@ class Predictor:
 
     def refuse_nan(self, name: str, probability: Tensor) -> None:
         """Raise NonFinitePrediction, with the image's name, when there is a NaN."""
-        with _named(name):
+        with naming(name):
             refuse_nan(probability, self._amp_dtype)
 
     @property
@@ -137,14 +137,6 @@ class Predictor:
     @property
     def _amp_dtype(self) -> torch.dtype | None:
         return amp_dtype(self.config.amp, self.ranks.device)
-
-
-@contextmanager
-def _named(image: str) -> Iterator[None]:
-    try:
-        yield
-    except NonFinitePrediction as error:
-        raise NonFinitePrediction(f"{image}: {error}") from error
 
 
 def restore_predictor(
