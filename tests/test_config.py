@@ -118,6 +118,14 @@ def test_overrides_replace_and_add(write):
         (MINIMAL + "loss: {}", "name at least one loss"),
         (MINIMAL + "learning_rate: .nan", "learning_rate"),
         (MINIMAL + "run_name: ../x", "run_name"),
+        (
+            MINIMAL + "amp: fp32",
+            ": 1 problem\n  amp: 'fp32' is unknown, one of: True, False, bf16, fp16",
+        ),
+        (
+            MINIMAL + "max_steps: 1\nmax_minutes: 1",
+            "\n  max_steps and max_minutes: give one of them",
+        ),
         (MINIMAL + "? [a, b]\n: 3", "unhashable key"),
         (MINIMAL + "evaluate_inteval: 1\nevaluate_interval: 2", "name one of them"),
         (MINIMAL + "model_args: {n_channels: 4}", "n_channels: must be 3 for RGB images"),

@@ -160,7 +160,7 @@ def describe(error: ValidationError, schema: type[BaseModel]) -> list[str]:
             key = key.removesuffix(".[key]")
             lines.append(f"{key}: {item['input']!r} is unknown{_hint(str(item['input']), allowed)}")
         elif item["type"] == "value_error":
-            lines.append(f"{key}: {item['ctx']['error']}")
+            lines.append(f"{key}: {item['ctx']['error']}".removeprefix(": "))  # of no single key
         else:
             message = item["msg"][0].lower() + item["msg"][1:]
             lines.append(
