@@ -12,6 +12,7 @@ The page is for this computer alone unless --host says otherwise. Nothing is sen
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 from pathlib import Path
@@ -62,12 +63,19 @@ def refuse_lost_options(args: argparse.Namespace) -> None:
     """An option of the other way to use this program is a mistake, not a wish."""
     names = ("output", "truth", "compare", "threshold", "pixel_size", "pixel")
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
+    problems = []
     if given and not args.image:
-        raise ValueError(f"{', '.join(given)}: only together with --image")
+        problems.append(f"{', '.join(given)}: only together with --image")
+    if args.port is not None and args.image:
+        problems.append("--port: only without --image")
     if args.threshold is not None and not 0 < args.threshold < 1:
-        raise ValueError(f"--threshold must lie between 0 and 1, got {args.threshold:g}")
-    if args.pixel_size is not None and not args.pixel_size > 0:
-        raise ValueError(f"--pixel-size must be positive, got {args.pixel_size:g}")
+        problems.append(f"--threshold must lie between 0 and 1, got {args.threshold:g}")
+    if args.pixel_size is not None and not 0 < args.pixel_size < math.inf:
+        problems.append(f"--pixel-size must be positive, got {args.pixel_size:g}")
+    if args.port is not None and not 0 < args.port < 2**16:
+        problems.append(f"--port must be a number up to 65535, got {args.port}")
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 def open_page(args: argparse.Namespace, folder: Path) -> int:

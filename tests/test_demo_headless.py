@@ -49,6 +49,10 @@ def test_one_image_without_a_browser(workplace, capsys):
         (["--image", "photo.png", "--max-megapixels", "0.001"], "the limit is 0.001"),
         (["--image", "photo.png", "--pixel", "95", "0"], "outside the image of 90 x 70 px"),
         (["--truth", "mask.png"], "--truth: only together with --image"),
+        (
+            ["--image", "photo.png", "--port", "99999"],
+            "only without --image\n--port must be a number",
+        ),
         (["--max-mb", "-3"], "megabytes must be a positive number"),
     ],
 )

@@ -131,9 +131,7 @@ class Config(Section):
     warm_up_step: int = Field(100, ge=0)
     scheduler: Scheduler = Scheduler()
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # null: no averaged weights
-    amp: Literal[True, False, "bf16", "fp16"] = (
-        True  # true: the best of the two on CUDA, off on CPU
-    )
+    amp: Literal[True, False, "bf16", "fp16"] = True  # true: the better one on CUDA, off on CPU
     compile: bool = False
     gradient_checkpointing: bool = False
 
