@@ -15,7 +15,6 @@ import argparse
 import logging
 import math
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +23,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.command_line import end_at_signals, set_up_logging, user_mistakes
+from utils.command_line import (
+    end_at_signals,
+    leave_signals_to_parent,
+    set_up_logging,
+    user_mistakes,
+)
 from utils.progress import progress
 
 if TYPE_CHECKING:
@@ -151,10 +155,10 @@ def score_all(paths: Sequence[PairPaths], request: Request, workers: int) -> Ite
 
 
 def set_up_worker() -> None:
-    """One thread each: there are as many processes as cores. Ctrl-C is the parent's to answer."""
+    """One thread each: there are as many processes as cores."""
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals_to_parent()
     set_up_logging()
     logging.captureWarnings(True)
     cv2.setNumThreads(1)

@@ -54,6 +54,12 @@ def end_at_signals() -> None:
         signal.signal(number, end)
 
 
+def leave_signals_to_parent() -> None:
+    """For worker processes: a signal to the whole group is the parent's to answer."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class StopRequest:
     """Remembers SIGINT and SIGTERM, so that work can end at the next whole step.
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,6 +21,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from utils.command_line import leave_signals_to_parent
 from utils.files import atomic_path
 from utils.synthetic.scene import draw_scene
 
@@ -181,7 +181,7 @@ def in_processes(task: partial, indices: Sequence[int], workers: int) -> Iterato
 
 def _start_worker() -> None:
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    leave_signals_to_parent()
 
 
 def _write_scene(folder: Path, index: int, *, images: int, size: int, seed: int) -> None:
