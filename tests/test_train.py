@@ -12,12 +12,16 @@ from pathlib import Path
 import openpyxl
 import pytest
 import torch
+from torch.amp import GradScaler
 
 import model
 import train
 from tests.conftest import ROOT
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config import load_config
+from utils.distributed import Ranks
+from utils.engine import NonFiniteLoss, _train_step
+from utils.training import build_training
 
 SETTINGS = (
     "dataset_name=tiny",
@@ -202,6 +206,38 @@ def test_a_non_finite_loss_stops_with_the_files_of_the_batch(workplace, capsys):
     assert "train_" in message and "lower learning_rate" in message
     assert run_train("learning_rate=1e30", "warm_up_step=0", "max_norm=null", "max_steps=1") == 1
     assert "val_0: the model's answer is not a number" in capsys.readouterr().err
+
+
+def one_step(scaled: bool, image: torch.Tensor) -> list[torch.Tensor]:
+    """The gradients that a step clips to a norm of 0.01 and leaves."""
+    models = {"model_names": ["TinyNet"], "model_class": model.model_class}
+    overrides = [*SETTINGS, "max_norm=0.01", "model_args.dropout=0"]
+    config = load_config("tiny.yaml", overrides, **models, warn=pytest.fail)
+    torch.manual_seed(0)
+    network = model.build_model("TinyNet", config.model_args)
+    state = build_training(config, Ranks(0, 1, torch.device("cpu")), network, batches_per_epoch=9)
+    state.scaler = GradScaler("cpu", enabled=scaled)
+    target = torch.zeros(2, 8, 8, dtype=torch.uint8)
+    _train_step(state, [{"image": image, "target": target, "name": ["one", "two"]}])
+    return [parameter.grad for parameter in network.parameters()]
+
+
+def test_the_true_gradient_is_clipped_not_the_scaled_one(workplace):
+    image = torch.randint(0, 255, (2, 3, 8, 8), dtype=torch.uint8)
+    plain, scaled = one_step(False, image), one_step(True, image)
+    assert float(torch.cat([g.flatten() for g in plain]).norm()) == pytest.approx(0.01, rel=1e-3)
+    for one, other in zip(plain, scaled, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-9)
+
+
+def test_a_non_finite_gradient_stops_with_the_files_of_the_batch(workplace, monkeypatch):
+    def backward(training, batch, **_):
+        for parameter in training.model.parameters():
+            parameter.grad = torch.full_like(parameter, float("inf"))
+
+    monkeypatch.setattr("utils.engine._backward", backward)
+    with pytest.raises(NonFiniteLoss, match=r"gradient is inf in epoch 1 .* one, two: look at"):
+        one_step(False, torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
 
 
 def test_accumulated_batches_give_the_gradient_of_the_joint_batch(workplace):

@@ -22,7 +22,7 @@ from utils.training import Training
 
 
 class NonFiniteLoss(ArithmeticError):
-    """The loss became NaN or infinite; the message names the batch's files."""
+    """The loss or its gradient became NaN or infinite; the message names the batch's files."""
 
 
 class Stopped(Exception):
@@ -68,7 +68,10 @@ def _train_step(training: Training, group: list[dict[str, Any]]) -> None:
     scaler = training.scaler
     if training.config.max_norm is not None:
         scaler.unscale_(training.optimizer)  # the norm is that of the true gradient
-        nn.utils.clip_grad_norm_(training.model.parameters(), training.config.max_norm)
+        norm = nn.utils.clip_grad_norm_(training.model.parameters(), training.config.max_norm)
+        if not scaler.is_enabled() and not norm.isfinite():  # a scaler leaves such steps out
+            names = [name for batch in group for name in batch["name"]]
+            raise _non_finite("the norm of the gradient", norm.item(), training, names)
     scaler.step(training.optimizer)
     scaler.update()
     training.schedule.step()
@@ -92,16 +95,22 @@ def _backward(training: Training, batch: dict[str, Any], *, share: float, last: 
             values["loss_sides"] = values.get("loss_sides", 0.0) + side_loss.item()
             total = total + side_loss
         if not all(math.isfinite(v) for v in values.values()):
-            raise NonFiniteLoss(
-                f"the loss is {values} in epoch {training.progress.epoch} for the batch of "
-                f"{', '.join(batch['name'])}: look at these files, or lower learning_rate"
-            )
+            raise _non_finite("the loss", values, training, batch["name"])
         training.scaler.scale(total * share).backward()
     progress = training.progress
     progress.samples += len(batch["name"]) * training.ranks.world
     progress.batches += 1
     for name, value in values.items():
         progress.sums[name] = progress.sums.get(name, 0.0) + value
+
+
+def _non_finite(
+    what: str, value: object, training: Training, names: Iterable[str]
+) -> NonFiniteLoss:
+    return NonFiniteLoss(
+        f"{what} is {value} in epoch {training.progress.epoch} for the batch of "
+        f"{', '.join(names)}: look at these files, or lower learning_rate"
+    )
 
 
 class Sample(NamedTuple):
