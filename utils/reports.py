@@ -35,12 +35,16 @@ class Conditions:
 
     def __str__(self) -> str:
         threshold = "" if self.threshold is None else f"threshold {self.threshold:g} "
-        pixel_size = "not known" if self.pixel_size is None else f"{self.pixel_size:g} m"
+        pixel_size = pixel_size_text(self.pixel_size)
         return (
             f"{self.split or 'images without labels'}, {threshold}({self.threshold_from}), "
             f"tiles of {self.tile} px, overlap {self.overlap:g}, TTA {'+'.join(self.tta)}, "
-            f"{self.arithmetic}, pixel size {pixel_size}\n{self.checkpoint}, epoch {self.epoch}"
+            f"{self.arithmetic}, {pixel_size}\n{self.checkpoint}, epoch {self.epoch}"
         )
+
+
+def pixel_size_text(metres: float | None) -> str:
+    return f"pixel size {'not known' if metres is None else f'{metres:g} m'}"
 
 
 def write_scores(

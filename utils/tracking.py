@@ -17,7 +17,7 @@ from utils.engine import Sample
 from utils.files import atomic_path
 from utils.metric_names import main_value
 from utils.plots import sample_sheet, training_curves
-from utils.reports import flat_items
+from utils.reports import flat_items, pixel_size_text
 from utils.runs import CONFIG_FILE
 from utils.schema import Config
 
@@ -97,7 +97,9 @@ class Tracker:
         for row in best:
             table.add_row([best_epoch, *(f"{row[name]:.4f}" for name in [*shown, "loss"])])
         files = sorted(path.name for path in self.run.iterdir() if path.is_file())
-        print(f"val, threshold {VAL_THRESHOLD}, tiles of {self.config.image_size} px")
+        tiles = f"tiles of {self.config.image_size} px, overlap {self.config.tile_overlap:g}"
+        pixel_size = pixel_size_text(self.config.pixel_size)
+        print(f"val, threshold {VAL_THRESHOLD}, {tiles}, {pixel_size}")
         print(table)
         print(f"{self.run}/: {', '.join(files)}, samples/")
 
