@@ -21,7 +21,8 @@ from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config import load_config
 from utils.distributed import Ranks
 from utils.engine import NonFiniteLoss, _train_step
-from utils.training import build_training
+from utils.resume import resume
+from utils.training import Training, build_training
 
 SETTINGS = (
     "dataset_name=tiny",
@@ -209,14 +210,30 @@ def test_a_non_finite_loss_stops_with_the_files_of_the_batch(workplace, capsys):
     assert "val_0: the model's answer is not a number" in capsys.readouterr().err
 
 
-def one_step(scaled: bool, image: torch.Tensor) -> list[torch.Tensor]:
-    """The gradients that a step clips to a norm of 0.01 and leaves."""
+def fresh_training(*overrides: str) -> Training:
     models = {"model_names": ["TinyNet"], "model_class": model.model_class}
-    overrides = [*SETTINGS, "max_norm=0.01", "model_args.dropout=0"]
-    config = load_config("tiny.yaml", overrides, **models, warn=pytest.fail)
+    config = load_config("tiny.yaml", [*SETTINGS, *overrides], **models, warn=pytest.fail)
     torch.manual_seed(0)
     network = model.build_model("TinyNet", config.model_args)
-    state = build_training(config, Ranks(0, 1, torch.device("cpu")), network, batches_per_epoch=9)
+    return build_training(config, Ranks(0, 1, torch.device("cpu")), network, batches_per_epoch=9)
+
+
+def test_settings_that_change_on_resuming_have_their_effect(workplace):
+    assert run_train("epochs=1", "weight_decay=0.1") == 0
+    checkpoint = load_checkpoint("logs_weights/run/last.pth")
+    state = fresh_training("learning_rate=0.5", "weight_decay=0.2", "ema_decay=0.9")
+    resume(state, checkpoint, "last.pth")
+    decay, no_decay = state.optimizer.param_groups
+    assert (decay["weight_decay"], no_decay["weight_decay"]) == (0.2, 0)
+    assert decay["lr"] > 0.1
+    for name, value in checkpoint["model"].items():
+        assert torch.equal(state.ema.weights[name], value)
+
+
+def one_step(scaled: bool, image: torch.Tensor) -> list[torch.Tensor]:
+    """The gradients that a step clips to a norm of 0.01 and leaves."""
+    state = fresh_training("max_norm=0.01", "model_args.dropout=0")
+    network = state.model
     state.scaler = GradScaler("cpu", enabled=scaled)
     target = torch.zeros(2, 8, 8, dtype=torch.uint8)
     _train_step(state, [{"image": image, "target": target, "name": ["one", "two"]}])

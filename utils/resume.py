@@ -126,7 +126,10 @@ def resume(training: Training, checkpoint: dict[str, Any], source: str) -> None:
     """
     _warn_of_changes(training.config, checkpoint["config"], source)
     load_model_weights(training.model, checkpoint["model"], source)
+    decays = [group["weight_decay"] for group in training.optimizer.param_groups]
     training.optimizer.load_state_dict(checkpoint["optimizer"])
+    for group, decay in zip(training.optimizer.param_groups, decays, strict=True):
+        group["weight_decay"] = decay  # the config's, as the rate is by the schedule
     if training.config.reset_scheduler_on_load:
         logger.info("reset_scheduler_on_load: warm-up and schedule start anew")
     else:
@@ -137,6 +140,8 @@ def resume(training: Training, checkpoint: dict[str, Any], source: str) -> None:
             name: value.to(training.ranks.device) for name, value in checkpoint["ema"].items()
         }
         training.ema.updates = checkpoint["ema_updates"]
+    elif training.ema:
+        training.ema.reset(training.model)
     training.progress = Progress(**checkpoint["progress"])
     training.history = checkpoint["history"]
     states = checkpoint["random"]
