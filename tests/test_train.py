@@ -228,6 +228,9 @@ def test_settings_that_change_on_resuming_have_their_effect(workplace):
     assert decay["lr"] > 0.1
     for name, value in checkpoint["model"].items():
         assert torch.equal(state.ema.weights[name], value)
+    checkpoint["optimizer"]["param_groups"][0]["params"].pop()
+    with pytest.raises(ValueError, match=r"trained other parameters .*load=run/best_f1score\.pth"):
+        resume(state, checkpoint, "run/last.pth")
 
 
 def one_step(scaled: bool, image: torch.Tensor) -> list[torch.Tensor]:

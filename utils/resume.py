@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch.optim import Optimizer
+
 from utils.checkpoint import (
     SAFETENSORS,
     inference_weights,
@@ -16,7 +18,7 @@ from utils.checkpoint import (
     restore_random_state,
 )
 from utils.files import remove_leftovers
-from utils.runs import LAST, latest_folder, new_run
+from utils.runs import BEST_F1, LAST, latest_folder, new_run
 from utils.schema import Config
 from utils.training import Progress, Training
 
@@ -126,10 +128,7 @@ def resume(training: Training, checkpoint: dict[str, Any], source: str) -> None:
     """
     _warn_of_changes(training.config, checkpoint["config"], source)
     load_model_weights(training.model, checkpoint["model"], source)
-    decays = [group["weight_decay"] for group in training.optimizer.param_groups]
-    training.optimizer.load_state_dict(checkpoint["optimizer"])
-    for group, decay in zip(training.optimizer.param_groups, decays, strict=True):
-        group["weight_decay"] = decay  # the config's, as the rate is by the schedule
+    _load_optimizer(training.optimizer, checkpoint["optimizer"], source)
     if training.config.reset_scheduler_on_load:
         logger.info("reset_scheduler_on_load: warm-up and schedule start anew")
     else:
@@ -154,6 +153,20 @@ def resume(training: Training, checkpoint: dict[str, Any], source: str) -> None:
             len(states),
             training.ranks.world,
         )
+
+
+def _load_optimizer(optimizer: Optimizer, state: dict[str, Any], source: str) -> None:
+    """The stored moments with the config's own weight decay; the rate is the schedule's to set."""
+    decays = [group["weight_decay"] for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+    except ValueError:
+        raise ValueError(
+            f"{source} cannot go on: its run trained other parameters (training_strategy); "
+            f"load={Path(source).with_name(BEST_F1)} starts a new run from its weights"
+        ) from None
+    for group, decay in zip(optimizer.param_groups, decays, strict=True):
+        group["weight_decay"] = decay
 
 
 def _warn_of_changes(config: Config, stored: dict[str, Any], source: str) -> None:
