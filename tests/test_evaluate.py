@@ -116,23 +116,26 @@ def test_processes_give_what_one_gives(folders):
 
 
 def test_bad_files_are_told_of_and_the_others_go_on(folders, capsys):
-    write_png(folders / "pred" / "size.png", cross_mask()[:100])
-    write_png(folders / "gt" / "size.png", cross_mask())
-    (folders / "pred" / "empty.png").write_bytes(b"")
-    write_png(folders / "gt" / "empty.png", cross_mask())
-    (folders / "pred" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    write_png(folders / "gt" / "torn.png", cross_mask())
-    (folders / "pred" / "loop.json").write_text('{"nodes": [[0, 0]], "edges": [[0, 0, 5, []]]}')
-    write_png(folders / "gt" / "loop.png", cross_mask())
-    write_png(folders / "pred" / "lonely.png", cross_mask())
+    for name in ("size", "empty", "torn", "loop", "place", "dates"):
+        write_png(folders / "gt" / f"{name}.png", cross_mask())
+    pred = folders / "pred"
+    write_png(pred / "size.png", cross_mask()[:100])
+    (pred / "empty.png").write_bytes(b"")
+    (pred / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    (pred / "loop.json").write_text('{"nodes": [[0, 0]], "edges": [[0, 0, 5, []]]}')
+    (pred / "place.json").write_text('{"nodes": [], "edges": [], "crs": "EPSG:1"}')
+    np.save(pred / "dates.npy", np.zeros(cross_mask().shape, "M8[s]"))
+    write_png(pred / "lonely.png", cross_mask())
     assert run(folders, "--metrics", "apls", "--output", str(folders / "out")) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 7
     for name, message in {
         "size": "masks of different sizes: 100 x 160 and 160 x 160",
         "empty": "the file is empty",
         "torn": "cannot be read as an image",
         "loop": "edge 0 is a self-loop at node 0",
+        "place": "unknown CRS 'EPSG:1'",
+        "dates": "expected an array of numbers, got datetime64[s]",
         "lonely": "no truth of that stem",
     }.items():
         (line,) = [line for line in lines if name in line.split(":")[0]]

@@ -89,6 +89,8 @@ def test_projected_metres_stay():
         (b'{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {}, '
          b'"geometry": {"type": "Polygon", "coordinates": [[[0,0],[1,0],[1,1],[0,0]]]}}]}',
          "expected lines, found Polygon"),
+        (b'{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {}, '
+         b'"geometry": {"type": "LineString", "coordinates": [[0, 0]]}}]}', "a line of one point"),
     ],
 )  # fmt: skip
 def test_unreadable_files_are_refused(tmp_path, content, message):
@@ -110,6 +112,26 @@ def test_lines_without_length_nan_or_crs_are_refused(tmp_path):
     path = write_geojson(tmp_path / "d.geojson", geographic, crs=None)
     with pytest.raises(GraphError, match="geographic coordinates without a CRS"):
         read_centre_lines(path)
+
+
+def test_a_crs_that_nobody_knows_is_refused(tmp_path):
+    """GDAL would take the coordinates for longitude and latitude."""
+    line = [[664_000, 4_012_000], [664_000, 4_012_100]]
+    named = {"type": "name", "properties": {"name": "EPSG:99999999"}}
+    with pytest.raises(ValueError, match="unknown CRS 'EPSG:99999999'"):
+        read_centre_lines(write_geojson(tmp_path / "a.geojson", line, crs=named))
+    with pytest.raises(GraphError, match="crs: expected"):
+        read_centre_lines(write_geojson(tmp_path / "b.geojson", line, crs="EPSG:32611"))
+    with pytest.raises(ValueError, match="no way leads from CRS 'site'"):
+        metric_crs('LOCAL_CS["site", UNIT["metre", 1]]', np.zeros((1, 2)))
+
+
+def test_coordinates_outside_their_crs_are_refused(tmp_path):
+    path = write_lines(
+        tmp_path / "a.gpkg", [(10, 89.9), (10, 95)], [(10, 1), (10, 2)], crs="EPSG:4326", origin=0
+    )
+    with pytest.raises(ValueError, match="coordinates that WGS 84 does not have"):
+        vector_to_graph(path)
 
 
 def test_layers_of_different_crs_are_refused(tmp_path):
