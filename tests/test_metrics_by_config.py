@@ -39,16 +39,18 @@ def config(tmp_path, monkeypatch, tiny_roads) -> str:
 
 def test_inference_and_evaluate_agree(config, tiny_roads, capsys):
     save_run(RUN / "best_f1score.pth", seed=0)
-    assert inference.main(["-c", config, ALL]) == 0
+    npy = ["inference.save_prob_map=true", "inference.prob_map_format=npy"]
+    assert inference.main(["-c", config, ALL, *npy]) == 0
     shown = capsys.readouterr().out
     truth = str(tiny_roads / "tiny" / "test" / "label")
-    given = ["--pred", "results/run/mask", "--gt", truth, "--pixel-size", "2"]
+    given = ["--pred", "results/run/prob", "--gt", truth, "--pixel-size", "2"]
     assert evaluate.main([*given, "--output", "evaluated"]) == 0
     ours, theirs = read_json("results/run/metrics.json"), read_json("evaluated/metrics.json")
     for own, other in zip(ours["images"], theirs["images"], strict=True):
         assert other.pop("name") == own["name"]
         assert {key: own[key] for key in other} == pytest.approx(other)
     assert ours["overall"] == pytest.approx(ours["overall"] | theirs["overall"])
+    assert "relaxed_break_even_threshold" in theirs["overall"]
     assert ours["overall"]["apls"] > 0.2 and f"{ours['overall']['apls']:.4f}" in shown
     assert "pixel size 2 m" in shown and ours["pixel_size"] == 2
     stated = theirs["parameters"]

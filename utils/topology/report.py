@@ -14,7 +14,7 @@ from utils.files import atomic_path, write_json
 from utils.metric_names import PIXEL_METRICS, TOPOLOGY_METRICS
 from utils.metrics import PixelCounts, ThresholdCounts, iou_per_image
 from utils.topology.parameters import topology_parameters
-from utils.topology.registry import summarise
+from utils.topology.registry import break_even_values, summarise
 from utils.topology.scoring import Request, Scored
 
 #: What the table has room for; the files have every value.
@@ -89,12 +89,7 @@ def _overall(images: Sequence[Scored]) -> dict[str, float]:
     overall |= {key: of_pixels[key] for key in PIXEL_METRICS if key in overall}
     if "iou" in overall:
         overall["iou_per_image"] = iou_per_image(counts)
-    curves = [image.relaxed_curve for image in images if image.relaxed_curve is not None]
-    if curves:
-        total = sum(curves[1:], curves[0])
-        threshold, overall["relaxed_break_even"] = total.break_even()
-        overall["relaxed_break_even_threshold"] = threshold
-    return overall
+    return overall | break_even_values(image.relaxed_curve for image in images)
 
 
 def _parameters(images: Sequence[Scored], request: Request) -> dict[str, Any]:
