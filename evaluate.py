@@ -71,12 +71,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     set_up_logging()
+    from utils.files import make_results_folder
     from utils.topology.pairs import find_pair_paths
-    from utils.topology.report import build_report, table, write_report
+    from utils.topology.report import build_report, conditions, table, write_report
 
     with user_mistakes():
         request = read_request(args)
         paths, problems = find_pair_paths(args.pred, args.gt)
+        for folder in filter(None, (args.output, args.figures)):
+            make_results_folder(folder)
     scored = list(score_all(paths, request, args.workers or len(os.sched_getaffinity(0))))
     problems += [image.problem for image in scored if image.problem is not None]
     for problem in problems:
@@ -86,6 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     if not report["images"]:
         print("nothing could be scored", file=sys.stderr)
         return 1
+    print(conditions(report["parameters"]))
     print(table(report))
     if args.output:
         write_report(report, args.output)

@@ -77,9 +77,11 @@ def read_report(folder):
 
 def test_folders_give_a_table_and_files(folders, capsys):
     assert run(folders, "--output", str(folders / "out")) == 0
-    table = capsys.readouterr().out
-    assert "| overall " in table
-    assert "1 without a road in the truth left out" in table
+    shown = capsys.readouterr().out
+    assert shown.startswith("threshold 0.5, pixel size 1 m\n")
+    assert "apls: spacing_m 50, snap_m 4, min_route_m 0.001, displace True\n" in shown
+    assert "| overall " in shown
+    assert "1 without a road in the truth left out" in shown
     report = read_report(folders)
     a, b, c = report["images"]
     assert (a["name"], a["apls"], a["iou"], a["betti0_error"]) == ("a", 1, 1, 0)
@@ -159,36 +161,30 @@ def test_nothing_to_score_is_a_failure(tmp_path, capsys):
         (["--pixel-size", "0"], "metres above 0"),
         (["--connect", "far"], "METRES[,DEGREES[,PROBABILITY]]"),
         (["--connect", "20,120"], "max_angle_deg must be in"),
+        (["--figures", "{folder}/pred/a.png"], "a file is in the way"),
         (["--pred", "nowhere"], "nowhere: no such file or folder"),
     ],
 )
 def test_mistakes_of_the_command_line_end_with_status_2(folders, capsys, given, message):
     with pytest.raises(SystemExit) as caught:
-        run(folders, *given)
+        run(folders, *(text.format(folder=folders) for text in given))
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_help_is_quick():
-    """It imports neither torch nor the libraries of graphs and rasters."""
+def test_help_is_quick_and_scoring_needs_no_torch():
+    """--help imports neither torch nor the libraries of graphs and rasters."""
     code = (
         "import sys, evaluate\n"
         "try: evaluate.main(['--help'])\n"
         "except SystemExit: pass\n"
-        "print(sorted({'torch', 'rasterio', 'shapely', 'networkx'} & set(sys.modules)))"
+        "print(sorted({'torch', 'rasterio', 'shapely', 'networkx'} & set(sys.modules)))\n"
+        "import utils.topology.report; print('torch' in sys.modules)"
     )
     out = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert out.splitlines()[-1] == "[]"
-
-
-def test_scoring_imports_no_torch():
-    code = "import sys, utils.topology.report; print('torch' in sys.modules)"
-    out = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    assert out.strip() == "False"
+    assert out.splitlines()[-2:] == ["[]", "False"]
 
 
 def test_sweep_finds_the_best_threshold_of_each_metric(tmp_path, capsys):

@@ -52,7 +52,7 @@ def test_inference_and_evaluate_agree(config, tiny_roads, capsys):
     assert ours["overall"] == pytest.approx(ours["overall"] | theirs["overall"])
     assert "relaxed_break_even_threshold" in theirs["overall"]
     assert ours["overall"]["apls"] > 0.2 and f"{ours['overall']['apls']:.4f}" in shown
-    assert "pixel size 2 m" in shown and ours["pixel_size"] == 2
+    assert "pixel size 2 m" in shown and "relaxed: rho_px 3\n" in shown and ours["pixel_size"] == 2
     stated = theirs["parameters"]
     assert ours["parameters"] == {key: stated[key] for key in ours["parameters"]}
     assert {"apls", "topo", "relaxed", "buffer", "betti", "mask_to_graph"} == {*ours["parameters"]}

@@ -11,7 +11,7 @@ from openpyxl import Workbook
 from prettytable import PrettyTable
 
 from utils.files import atomic_path, write_json
-from utils.metric_names import PIXEL_METRICS, TOPOLOGY_METRICS
+from utils.metric_names import PIXEL_METRICS, TOPOLOGY_METRICS, parameter_lines
 from utils.metrics import PixelCounts, ThresholdCounts, iou_per_image
 from utils.topology.parameters import topology_parameters
 from utils.topology.registry import break_even_values, summarise
@@ -35,6 +35,15 @@ def build_report(scored: Sequence[Scored], request: Request) -> dict[str, Any]:
     if request.sweep and good:
         report["sweep"] = _sweep(good, request.sweep)
     return report
+
+
+def conditions(parameters: dict[str, Any]) -> str:
+    """What the numbers depend on, to be printed above them."""
+    of_metrics = {key: value for key, value in parameters.items() if isinstance(value, dict)}
+    first = f"threshold {parameters['threshold']:g}"
+    if sizes_m := parameters["pixel_size_m"]:
+        first += ", pixel size " + ", ".join(f"{size:g} m" for size in sizes_m)
+    return "\n".join([first, *parameter_lines(of_metrics)])
 
 
 def table(report: dict[str, Any]) -> str:
