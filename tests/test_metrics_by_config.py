@@ -64,7 +64,7 @@ def test_a_sweep_knows_the_best_threshold_for_apls(config, tiny_roads):
     save_run(RUN / "best_f1score.pth", seed=0)
     npy = ["inference.save_prob_map=true", "inference.prob_map_format=npy"]
     assert inference.main(["-c", config, *npy, "inference.split=val", "--output", "val"]) == 0
-    argv = ["-c", config, "--sweep", "metrics=[apls]", "best_metric=apls"]
+    argv = ["-c", config, "--sweep", "best_metric=apls"]
     assert inference.main(argv) == 0
     report = read_json("results/run/sweep.json")
     labels = tiny_roads / "tiny" / "val" / "label"
@@ -100,6 +100,9 @@ def test_training_keeps_the_best_by_any_metric(config, capsys, metric, key, sign
     assert best_checkpoint(RUN).name == f"best_{metric}.pth"
     assert (RUN / "best_f1score.pth").is_file()
     assert f"best epoch (val {metric})" in capsys.readouterr().out
+    # A continued run judges by another metric from its first epoch on.
+    assert train.main([*argv[:-1], "best_metric=iou", "epochs=6", "load=auto"]) == 0
+    assert load_checkpoint(RUN / "best_iou.pth")["epoch"] == 6
     shutil.rmtree(RUN)
     save_run(RUN / "best_f1score.pth", seed=0)
     assert best_checkpoint(RUN).name == "best_f1score.pth"
