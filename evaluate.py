@@ -103,7 +103,9 @@ def read_request(args: argparse.Namespace) -> Request:
     from utils.topology.connect import read_join_rule
     from utils.topology.scoring import METRICS, Request
 
-    names = tuple(dict.fromkeys(args.metrics.split(","))) if args.metrics else None
+    names = None
+    if args.metrics:
+        names = tuple(dict.fromkeys(name.strip() for name in args.metrics.split(",")))
     for name in names or ():
         if name not in METRICS:
             near = nearest(name, METRICS)

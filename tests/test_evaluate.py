@@ -319,7 +319,7 @@ def test_nodata_of_the_truth_is_left_out(tmp_path):
     truth[:, 100:] = 7
     write_tif(tmp_path / "t.tif", truth, nodata=7)
     write_tif(tmp_path / "p.tif", cross_mask())
-    given = ["--metrics", "iou,apls,buffer", "--output", str(tmp_path / "out")]
+    given = ["--metrics", "iou, apls,buffer", "--output", str(tmp_path / "out")]
     assert run(tmp_path, *given, pred="p.tif", gt="t.tif") == 0
     overall = read_report(tmp_path)["overall"]
     assert (overall["iou"], overall["apls"], overall["quality"]) == (1, 1, 1)
