@@ -11,11 +11,11 @@ from openpyxl import Workbook
 from prettytable import PrettyTable
 
 from utils.files import atomic_path, write_json
-from utils.metric_names import PIXEL_METRICS, TOPOLOGY_METRICS, parameter_lines
+from utils.metric_names import PIXEL_METRICS, parameter_lines
 from utils.metrics import PixelCounts, ThresholdCounts, iou_per_image
 from utils.topology.parameters import topology_parameters
 from utils.topology.registry import break_even_values, summarise
-from utils.topology.scoring import Request, Scored
+from utils.topology.scoring import GRAPH_METRICS, METRICS, Request, Scored
 
 #: What the table has room for; the files have every value.
 SHOWN = (
@@ -102,12 +102,14 @@ def _overall(images: Sequence[Scored]) -> dict[str, float]:
 
 
 def _parameters(images: Sequence[Scored], request: Request) -> dict[str, Any]:
+    of_masks = any(image.pixels is not None for image in images)
+    metrics = request.metrics or (METRICS if of_masks else GRAPH_METRICS)
     sizes = {image.pixel_size_m for image in images if image.pixel_size_m is not None}
     return {
         "threshold": request.threshold,
         "pixel_size_m": sorted(round(size, 6) for size in sizes),
         "connect": asdict(request.join) if request.join else None,
-        **topology_parameters(request.metrics or TOPOLOGY_METRICS, displace=request.displace),
+        **topology_parameters(metrics, displace=request.displace),
     }
 
 
