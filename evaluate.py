@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.command_line import set_up_logging, user_mistakes
+from utils.command_line import end_at_signals, set_up_logging, user_mistakes
 from utils.progress import progress
 
 if TYPE_CHECKING:
@@ -149,13 +150,15 @@ def score_all(paths: Sequence[PairPaths], request: Request, workers: int) -> Ite
 
 
 def set_up_worker() -> None:
-    """One thread each: there are as many processes as cores."""
+    """One thread each: there are as many processes as cores. Ctrl-C is the first process's."""
     import cv2
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_up_logging()
     logging.captureWarnings(True)
     cv2.setNumThreads(1)
 
 
 if __name__ == "__main__":
+    end_at_signals()
     sys.exit(main())
