@@ -115,7 +115,7 @@ class Predictor:
             checkpoint=str(self.checkpoint),
             epoch=self.epoch,
             pixel_size=pixel_size or self.config.pixel_size,
-            parameters=self._parameters(),
+            parameters=self._parameters() if split else {},
         )
 
     @property
