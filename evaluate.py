@@ -78,14 +78,15 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     set_up_logging()
     end_at_signals()
+    from utils.files import make_results_folder
     from utils.topology.pairs import find_pair_paths
-    from utils.topology.report import build_report, table, write_report
+    from utils.topology.report import build_report, conditions, table, write_report
 
     with user_mistakes():
         request = read_request(args)
         paths, problems = find_pair_paths(args.pred, args.gt)
         for folder in filter(None, (args.output, args.figures)):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_results_folder(folder)
     scored = list(score_all(paths, request, args.workers or len(os.sched_getaffinity(0))))
     problems += [image.problem for image in scored if image.problem is not None]
     for problem in problems:
@@ -95,6 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     if not report["images"]:
         print("nothing could be scored", file=sys.stderr)
         return 1
+    print(conditions(report["parameters"]))
     print(table(report))
     if args.output:
         write_report(report, args.output)
@@ -108,7 +110,9 @@ def read_request(args: argparse.Namespace) -> Request:
     from utils.topology.connect import read_join_rule
     from utils.topology.scoring import METRICS, Request
 
-    names = tuple(dict.fromkeys(args.metrics.split(","))) if args.metrics else None
+    names = None
+    if args.metrics:
+        names = tuple(dict.fromkeys(name.strip() for name in args.metrics.split(",")))
     problems = []
     for name in names or ():
         if name not in METRICS:
@@ -155,7 +159,7 @@ def score_all(paths: Sequence[PairPaths], request: Request, workers: int) -> Ite
 
 
 def set_up_worker() -> None:
-    """One thread each: there are as many processes as cores."""
+    """One thread each: there are as many processes as cores. Ctrl-C is the first process's."""
     import cv2
 
     leave_signals_to_parent()

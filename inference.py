@@ -179,13 +179,12 @@ def load_split(predictor: Predictor, split: str) -> WholeImages:
 
 
 def output_folder(args: argparse.Namespace, predictor: Predictor) -> Path:
-    """Where results go, made now: a folder that cannot be written ends before the work."""
+    """Where results go, made now."""
+    from utils.files import make_results_folder
     from utils.runs import results_folder
 
     folder = args.output or results_folder(predictor.checkpoint)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: a file is in the way of the results' folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_results_folder(folder)
     return folder
 
 

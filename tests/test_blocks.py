@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from torch import nn
 
-from model.baselines.ccnet import ScaleInteraction, _to_map, _to_table
+from model.baselines.ccnet import ContextPerception, ScaleInteraction, _to_map, _to_table
 from model.baselines.cgcnet import CompactGlobalContext
+from model.baselines.cmtfnet import HEAD_DIM, MultiScaleAttention
 from model.baselines.deeplabv3plus import DeepLabV3Plus
 from model.baselines.transroadnet import PositionAttention
 from model.blocks.linknet import DilatedCascade
@@ -130,6 +132,18 @@ def test_deeplab_has_the_stride_it_says(output_stride):
     assert features[-1].shape[-1] == 256 // output_stride
 
 
+def test_deeplab_draws_the_weights_of_its_own_layers_alone(monkeypatch):
+    """torchvision draws those of the encoder, and what is loaded there afterwards stays."""
+    drawn, draw = [], nn.init.kaiming_normal_
+    monkeypatch.setattr(
+        nn.init, "kaiming_normal_", lambda t, **kw: drawn.append(t) or draw(t, **kw)
+    )
+    with torch.device("meta"):
+        network = DeepLabV3Plus(pretrained=False)
+    convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert [sum(t is conv.weight for t in drawn) for conv in convs] == [1] * len(convs)
+
+
 def test_deeplab_refuses_to_train_on_one_image():
     network = DeepLabV3Plus(pretrained=False)
     with pytest.raises(ValueError, match="two images"):
@@ -148,6 +162,39 @@ def test_position_attention_weighs_rows_and_columns():
     rows, columns = gate(x.mean(3)), gate(x.mean(2))
     expected = torch.einsum("bchw,bh,bw->bchw", x, rows, columns)
     torch.testing.assert_close(attention(x).detach(), expected)
+
+
+def test_context_perception_weighs_places_and_channels_by_sigmoids():
+    torch.manual_seed(0)
+    part = ContextPerception(16).eval()
+    nn.init.normal_(part.dependence.bias, 2.0)  # far from where a sigmoid is a line
+    x = torch.randn(2, 16, 8, 8)
+    with torch.no_grad():
+        near = [torch.relu(conv(x)) for conv in part.local]
+        branches = [
+            join(a + torch.relu(windows(a)))
+            for a, windows, join in zip(near, part.windows, part.join, strict=True)
+        ]
+        scores = part.dependence(torch.cat([g.mean((2, 3)) for g in branches], 1).unsqueeze(1))
+        semantic = torch.einsum(
+            "kbchw,bkc->bchw", torch.stack(branches), scores.sigmoid().view(2, 4, 16)
+        )
+        spatial = sum(
+            g * conv(g).sigmoid() for g, conv in zip(branches, part.awareness, strict=True)
+        )
+        torch.testing.assert_close(part(x), part.project(spatial + semantic))
+
+
+def test_pixels_attend_to_a_grid_of_keys_head_by_head():
+    torch.manual_seed(0)
+    layer = MultiScaleAttention(2 * HEAD_DIM, (1, 3, 5)).eval()
+    x = torch.randn(2, 64, 6, 10)
+    with torch.no_grad():
+        grid = nn.AdaptiveAvgPool2d(16)(layer.multi_scale(x))
+        k, v = layer.keys_values(grid).view(2, 2, 2, 32, 256).unbind(1)  # image, head, channel
+        scores = torch.einsum("bhcp,bhcg->bhpg", x.view(2, 2, 32, 60), k) / math.sqrt(32)
+        attended = torch.einsum("bhpg,bhcg->bhcp", scores.softmax(-1), v).reshape(x.shape)
+        torch.testing.assert_close(layer(x), attended + layer.channel_gate(x))
 
 
 def test_compact_context_follows_its_formulas():

@@ -77,9 +77,11 @@ def read_report(folder):
 
 def test_folders_give_a_table_and_files(folders, capsys):
     assert run(folders, "--output", str(folders / "out")) == 0
-    table = capsys.readouterr().out
-    assert "| overall " in table
-    assert "1 without a road in the truth left out" in table
+    shown = capsys.readouterr().out
+    assert shown.startswith("threshold 0.5, pixel size 1 m\n")
+    assert "apls: spacing_m 50, snap_m 4, min_route_m 0.001, displace True\n" in shown
+    assert "| overall " in shown
+    assert "1 without a road in the truth left out" in shown
     report = read_report(folders)
     a, b, c = report["images"]
     assert (a["name"], a["apls"], a["iou"], a["betti0_error"]) == ("a", 1, 1, 0)
@@ -116,23 +118,26 @@ def test_processes_give_what_one_gives(folders):
 
 
 def test_bad_files_are_told_of_and_the_others_go_on(folders, capsys):
-    write_png(folders / "pred" / "size.png", cross_mask()[:100])
-    write_png(folders / "gt" / "size.png", cross_mask())
-    (folders / "pred" / "empty.png").write_bytes(b"")
-    write_png(folders / "gt" / "empty.png", cross_mask())
-    (folders / "pred" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    write_png(folders / "gt" / "torn.png", cross_mask())
-    (folders / "pred" / "loop.json").write_text('{"nodes": [[0, 0]], "edges": [[0, 0, 5, []]]}')
-    write_png(folders / "gt" / "loop.png", cross_mask())
-    write_png(folders / "pred" / "lonely.png", cross_mask())
+    for name in ("size", "empty", "torn", "loop", "place", "dates"):
+        write_png(folders / "gt" / f"{name}.png", cross_mask())
+    pred = folders / "pred"
+    write_png(pred / "size.png", cross_mask()[:100])
+    (pred / "empty.png").write_bytes(b"")
+    (pred / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    (pred / "loop.json").write_text('{"nodes": [[0, 0]], "edges": [[0, 0, 5, []]]}')
+    (pred / "place.json").write_text('{"nodes": [], "edges": [], "crs": "EPSG:1"}')
+    np.save(pred / "dates.npy", np.zeros(cross_mask().shape, "M8[s]"))
+    write_png(pred / "lonely.png", cross_mask())
     assert run(folders, "--metrics", "apls", "--output", str(folders / "out")) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 7
     for name, message in {
         "size": "masks of different sizes: 100 x 160 and 160 x 160",
         "empty": "the file is empty",
         "torn": "cannot be read as an image",
         "loop": "edge 0 is a self-loop at node 0",
+        "place": "unknown CRS 'EPSG:1'",
+        "dates": "expected an array of numbers, got datetime64[s]",
         "lonely": "no truth of that stem",
     }.items():
         (line,) = [line for line in lines if name in line.split(":")[0]]
@@ -158,36 +163,30 @@ def test_nothing_to_score_is_a_failure(tmp_path, capsys):
         (["--pixel-size", "0"], "metres above 0"),
         (["--connect", "far"], "METRES[,DEGREES[,PROBABILITY]]"),
         (["--connect", "20,120"], "max_angle_deg must be in"),
+        (["--figures", "{folder}/pred/a.png"], "a file is in the way"),
         (["--pred", "nowhere"], "nowhere: no such file or folder"),
     ],
 )
 def test_mistakes_of_the_command_line_end_with_status_2(folders, capsys, given, message):
     with pytest.raises(SystemExit) as caught:
-        run(folders, *given)
+        run(folders, *(text.format(folder=folders) for text in given))
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_help_is_quick():
-    """It imports neither torch nor the libraries of graphs and rasters."""
+def test_help_is_quick_and_scoring_needs_no_torch():
+    """--help imports neither torch nor the libraries of graphs and rasters."""
     code = (
         "import sys, evaluate\n"
         "try: evaluate.main(['--help'])\n"
         "except SystemExit: pass\n"
-        "print(sorted({'torch', 'rasterio', 'shapely', 'networkx'} & set(sys.modules)))"
+        "print(sorted({'torch', 'rasterio', 'shapely', 'networkx'} & set(sys.modules)))\n"
+        "import utils.topology.report; print('torch' in sys.modules)"
     )
     out = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert out.splitlines()[-1] == "[]"
-
-
-def test_scoring_imports_no_torch():
-    code = "import sys, utils.topology.report; print('torch' in sys.modules)"
-    out = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    assert out.strip() == "False"
+    assert out.splitlines()[-2:] == ["[]", "False"]
 
 
 def test_sweep_finds_the_best_threshold_of_each_metric(tmp_path, capsys):
@@ -272,7 +271,7 @@ def test_graph_against_mask_in_pixels(tmp_path):
     assert run(tmp_path, *given, pred="m.png", gt="g.json") == 0
     overall = read_report(tmp_path)["overall"]
     assert overall["apls"] > 0.9
-    assert "iou" not in overall
+    assert "iou" not in overall and "betti" not in read_report(tmp_path)["parameters"]
     assert run(tmp_path, "--metrics", "cldice", pred="m.png", gt="g.json") == 1
 
 
@@ -322,7 +321,7 @@ def test_nodata_of_the_truth_is_left_out(tmp_path):
     truth[:, 100:] = 7
     write_tif(tmp_path / "t.tif", truth, nodata=7)
     write_tif(tmp_path / "p.tif", cross_mask())
-    given = ["--metrics", "iou,apls,buffer", "--output", str(tmp_path / "out")]
+    given = ["--metrics", "iou, apls,buffer", "--output", str(tmp_path / "out")]
     assert run(tmp_path, *given, pred="p.tif", gt="t.tif") == 0
     overall = read_report(tmp_path)["overall"]
     assert (overall["iou"], overall["apls"], overall["quality"]) == (1, 1, 1)

@@ -39,18 +39,20 @@ def config(tmp_path, monkeypatch, tiny_roads) -> str:
 
 def test_inference_and_evaluate_agree(config, tiny_roads, capsys):
     save_run(RUN / "best_f1score.pth", seed=0)
-    assert inference.main(["-c", config, ALL]) == 0
+    npy = ["inference.save_prob_map=true", "inference.prob_map_format=npy"]
+    assert inference.main(["-c", config, ALL, *npy]) == 0
     shown = capsys.readouterr().out
     truth = str(tiny_roads / "tiny" / "test" / "label")
-    given = ["--pred", "results/run/mask", "--gt", truth, "--pixel-size", "2"]
+    given = ["--pred", "results/run/prob", "--gt", truth, "--pixel-size", "2"]
     assert evaluate.main([*given, "--output", "evaluated"]) == 0
     ours, theirs = read_json("results/run/metrics.json"), read_json("evaluated/metrics.json")
     for own, other in zip(ours["images"], theirs["images"], strict=True):
         assert other.pop("name") == own["name"]
         assert {key: own[key] for key in other} == pytest.approx(other)
     assert ours["overall"] == pytest.approx(ours["overall"] | theirs["overall"])
+    assert "relaxed_break_even_threshold" in theirs["overall"]
     assert ours["overall"]["apls"] > 0.2 and f"{ours['overall']['apls']:.4f}" in shown
-    assert "pixel size 2 m" in shown and ours["pixel_size"] == 2
+    assert "pixel size 2 m" in shown and "relaxed: rho_px 3\n" in shown and ours["pixel_size"] == 2
     stated = theirs["parameters"]
     assert ours["parameters"] == {key: stated[key] for key in ours["parameters"]}
     assert {"apls", "topo", "relaxed", "buffer", "betti", "mask_to_graph"} == {*ours["parameters"]}
@@ -62,7 +64,7 @@ def test_a_sweep_knows_the_best_threshold_for_apls(config, tiny_roads):
     save_run(RUN / "best_f1score.pth", seed=0)
     npy = ["inference.save_prob_map=true", "inference.prob_map_format=npy"]
     assert inference.main(["-c", config, *npy, "inference.split=val", "--output", "val"]) == 0
-    argv = ["-c", config, "--sweep", "metrics=[apls]", "best_metric=apls"]
+    argv = ["-c", config, "--sweep", "best_metric=apls"]
     assert inference.main(argv) == 0
     report = read_json("results/run/sweep.json")
     labels = tiny_roads / "tiny" / "val" / "label"
@@ -98,6 +100,9 @@ def test_training_keeps_the_best_by_any_metric(config, capsys, metric, key, sign
     assert best_checkpoint(RUN).name == f"best_{metric}.pth"
     assert (RUN / "best_f1score.pth").is_file()
     assert f"best epoch (val {metric})" in capsys.readouterr().out
+    # A continued run judges by another metric from its first epoch on.
+    assert train.main([*argv[:-1], "best_metric=iou", "epochs=6", "load=auto"]) == 0
+    assert load_checkpoint(RUN / "best_iou.pth")["epoch"] == 6
     shutil.rmtree(RUN)
     save_run(RUN / "best_f1score.pth", seed=0)
     assert best_checkpoint(RUN).name == "best_f1score.pth"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -122,10 +123,13 @@ class TestContract:
     def test_arguments_are_keyword_only_and_annotated(self, name):
         constructor = model_class(name).__init__
         _, *parameters = inspect.signature(constructor).parameters.values()
-        hints = typing.get_type_hints(constructor)
+        hints = typing.get_type_hints(constructor, include_extras=True)
         for parameter in parameters:
             assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, parameter.name
             assert parameter.name in hints
+            if parameter.name in ("n_channels", "in_chans", "n_classes", "num_classes"):
+                with pytest.raises(ValidationError):
+                    TypeAdapter(hints[parameter.name]).validate_python(0)
 
     def test_unpretrained_opens_no_file_and_no_socket(self, name, tmp_path, monkeypatch):
         for weights in known_weights():

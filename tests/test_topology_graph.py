@@ -43,6 +43,9 @@ def exchange(edges, nodes=NODES, **more):
         (exchange([[0, 1, 400, [[0, 0], [390, 0]]]]), "ends 10.00 m from its node"),
         (exchange([[0, 1, 400, [[0, 0, 1], [400, 0, 1]]]]), "edge 0: expected a list of"),
         (exchange([], ["a"]), "nodes: expected a list of"),
+        (exchange([], [["0", "0"], ["9", "9"]]), "nodes: expected a list of"),
+        (exchange([], [[10**400, 0], [9, 9]]), "nodes: expected a list of"),
+        (exchange([[0, 1, 10**400, []]]), r"its length 1000\d+ is not a number"),
         (exchange([], crs=4326), "crs: expected a text"),
         (exchange([[0, 1, 111, []]], [[-115.1, 36.2], [-115.1, 36.201]]), "without a CRS"),
         (exchange([[0, 1, 0.001, []]], [[-115.1, 36.2], [-115.1, 36.201]]), "without a CRS"),
@@ -81,9 +84,10 @@ def test_a_small_graph_in_metres_is_not_taken_for_degrees():
 
 def test_not_json(tmp_path):
     path = tmp_path / "graph.json"
-    path.write_bytes(b"\xff\xfe nothing")
-    with pytest.raises(GraphError, match="not valid JSON"):
-        read_graph_json(path)
+    for content in (b"\xff\xfe nothing", b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(GraphError, match="not valid JSON"):
+            read_graph_json(path)
 
 
 def test_a_ring_becomes_two_edges_between_two_nodes():

@@ -100,7 +100,7 @@ def test_relaxed_scores_are_shares_of_pixels_with_a_near_one(seed, reach):
     assert counts.f1 == pytest.approx(2 * precision * recall / both if both else 0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(seed=seeds)
 def test_curve_is_one_comparison_per_threshold(seed):
     rng = np.random.default_rng(seed)
@@ -113,6 +113,15 @@ def test_curve_is_one_comparison_per_threshold(seed):
         for i, threshold in enumerate(curve.thresholds):
             totals[i] += relaxed_counts(probability >= np.float32(threshold), target, 2)
     assert curve.counts() == totals
+    threshold, value = curve.break_even()
+    precision, recall = np.array([(total.precision, total.recall) for total in totals]).T
+    there = [np.interp(threshold, curve.thresholds, share) for share in (precision, recall)]
+    assert value == pytest.approx(sum(there) / 2)
+    ahead = precision - recall
+    if any(a < 0 <= b and p for a, b, p in zip(ahead, ahead[1:], precision[1:], strict=False)):
+        assert there[0] == pytest.approx(there[1])
+    else:
+        assert abs(there[0] - there[1]) == min(abs(ahead)[precision + recall > 0], default=0)
 
 
 def test_break_even_lies_where_precision_meets_recall():

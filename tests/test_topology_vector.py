@@ -18,7 +18,14 @@ from utils.topology.crs import metric_crs
 from utils.topology.export import write_graph
 from utils.topology.from_mask import mask_to_graph
 from utils.topology.from_vector import read_centre_lines, vector_to_graph
-from utils.topology.graph import GraphError, check_graph, read_graph_json, straight_graph
+from utils.topology.graph import (
+    Edge,
+    GraphError,
+    RoadGraph,
+    check_graph,
+    read_graph_json,
+    straight_graph,
+)
 
 UTM = "EPSG:32611"
 ORIGIN = np.array([664_000.0, 4_012_000.0])
@@ -89,6 +96,8 @@ def test_projected_metres_stay():
         (b'{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {}, '
          b'"geometry": {"type": "Polygon", "coordinates": [[[0,0],[1,0],[1,1],[0,0]]]}}]}',
          "expected lines, found Polygon"),
+        (b'{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {}, '
+         b'"geometry": {"type": "LineString", "coordinates": [[0, 0]]}}]}', "a line of one point"),
     ],
 )  # fmt: skip
 def test_unreadable_files_are_refused(tmp_path, content, message):
@@ -110,6 +119,26 @@ def test_lines_without_length_nan_or_crs_are_refused(tmp_path):
     path = write_geojson(tmp_path / "d.geojson", geographic, crs=None)
     with pytest.raises(GraphError, match="geographic coordinates without a CRS"):
         read_centre_lines(path)
+
+
+def test_a_crs_that_nobody_knows_is_refused(tmp_path):
+    """GDAL would take the coordinates for longitude and latitude."""
+    line = [[664_000, 4_012_000], [664_000, 4_012_100]]
+    named = {"type": "name", "properties": {"name": "EPSG:99999999"}}
+    with pytest.raises(ValueError, match="unknown CRS 'EPSG:99999999'"):
+        read_centre_lines(write_geojson(tmp_path / "a.geojson", line, crs=named))
+    with pytest.raises(GraphError, match="crs: expected"):
+        read_centre_lines(write_geojson(tmp_path / "b.geojson", line, crs="EPSG:32611"))
+    with pytest.raises(ValueError, match="no way leads from CRS 'site'"):
+        metric_crs('LOCAL_CS["site", UNIT["metre", 1]]', np.zeros((1, 2)))
+
+
+def test_coordinates_outside_their_crs_are_refused(tmp_path):
+    path = write_lines(
+        tmp_path / "a.gpkg", [(10, 89.9), (10, 95)], [(10, 1), (10, 2)], crs="EPSG:4326", origin=0
+    )
+    with pytest.raises(ValueError, match="coordinates that WGS 84 does not have"):
+        vector_to_graph(path)
 
 
 def test_layers_of_different_crs_are_refused(tmp_path):
@@ -147,12 +176,21 @@ def test_written_graph_is_read_back(tmp_path, suffix, crs):
     assert apls(source, again).apls == pytest.approx(1, abs=1e-4)
 
 
-def test_graphml_holds_lengths_and_lines(tmp_path):
-    graph = straight_graph([(0, 0), (30, 40)], [(0, 1)])
+def test_graphml_holds_all_of_a_multigraph(tmp_path):
+    bend = np.array([(0, 0), (15, 31.25), (30, 40)], float)
+    graph = straight_graph([(0, 0), (30, 40), (30, 90)], [(0, 1), (1, 2)])
+    graph = RoadGraph(graph.nodes, (*graph.edges, Edge(0, 1, 61.5, bend)), UTM)
     write_graph(graph, tmp_path / "a.graphml")
-    (edge,) = nx.read_graphml(tmp_path / "a.graphml").edges(data=True)
-    assert edge[2]["length_m"] == 50
-    assert shapely.from_wkt(edge[2]["line"]).length == 50
+    again = nx.read_graphml(tmp_path / "a.graphml", node_type=int)
+    assert again.graph["crs"] == UTM
+    assert [(n["x"], n["y"]) for _, n in sorted(again.nodes(data=True))] == [
+        *map(tuple, graph.nodes)
+    ]
+    found = sorted(
+        (*sorted(ends), edge["length_m"], edge["line"]) for *ends, edge in again.edges(data=True)
+    )
+    assert [edge[:3] for edge in found] == [(0, 1, 50), (0, 1, 61.5), (1, 2, 50)]
+    assert shapely.get_coordinates(shapely.from_wkt(found[1][3])).tolist() == bend.tolist()
 
 
 def test_empty_graph_is_written_everywhere(tmp_path):

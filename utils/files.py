@@ -35,6 +35,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def make_results_folder(folder: Path) -> None:
+    """Made before the work, which a folder that cannot be would end; ValueError for a file."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: a file is in the way of the results' folder")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete what a killed program left under `atomic_path`'s temporary names in a folder.
 

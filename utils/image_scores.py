@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from utils.metric_names import topology_among
 from utils.metrics import PixelCounts, iou_per_image
+
+if TYPE_CHECKING:
+    from utils.topology.relaxed import RelaxedCurve
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class ImageScores:
 
     counts: PixelCounts = field(default_factory=PixelCounts)
     topology: dict[str, float] = field(default_factory=dict)
+    relaxed_curve: RelaxedCurve | None = None  # of `relaxed`: its break-even point is a split's
 
     def values(self) -> dict[str, float]:
         return self.counts.metrics() | self.topology
@@ -42,14 +47,18 @@ class ImageScores:
 def score_image(probability: np.ndarray, target: np.ndarray, scoring: Scoring) -> ImageScores:
     """Scores of road probability (H, W) against a target (H, W) of 0, 1 and 255 (no data)."""
     mask = probability >= np.float32(scoring.threshold)
-    topology = {}
+    topology, curve = {}, None
     if scoring.topology:
-        from utils.topology.registry import topology_values  # seconds that others need not wait
+        # seconds that others need not wait
+        from utils.topology.registry import relaxed_curve, topology_values
 
         topology = topology_values(
             scoring.topology, probability, target, scoring.pixel_size_m, scoring.threshold
         )
-    return ImageScores(PixelCounts.from_masks(mask, target), topology)
+        if "relaxed" in scoring.topology:
+            curve = relaxed_curve(probability, target)
+            topology["relaxed_break_even"] = curve.break_even()[1]
+    return ImageScores(PixelCounts.from_masks(mask, target), topology, curve)
 
 
 def score_split(images: Sequence[ImageScores]) -> dict[str, float]:
@@ -58,7 +67,8 @@ def score_split(images: Sequence[ImageScores]) -> dict[str, float]:
     counts = [image.counts for image in images]
     overall = sum(counts, PixelCounts()).metrics() | {"iou_per_image": iou_per_image(counts)}
     if any(image.topology for image in images):
-        from utils.topology.registry import summarise
+        from utils.topology.registry import break_even_values, summarise
 
         overall |= summarise([image.topology for image in images])
+        overall |= break_even_values(image.relaxed_curve for image in images)
     return overall

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 
 class MainValue(NamedTuple):
@@ -35,3 +35,15 @@ def main_value(metric: str) -> MainValue:
 def topology_among(metrics: Iterable[str]) -> tuple[str, ...]:
     """Those of the metrics that need skeletons or graphs, each once."""
     return tuple(name for name in dict.fromkeys(metrics) if name in TOPOLOGY_METRICS)
+
+
+def parameter_lines(parameters: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What each metric depends on besides the images, a line each: 'relaxed: rho_px 3'."""
+    return [
+        f"{name}: " + ", ".join(f"{key} {_short(value)}" for key, value in values.items())
+        for name, values in parameters.items()
+    ]
+
+
+def _short(value: float | bool) -> str:
+    return str(value) if isinstance(value, bool) else f"{value:g}"

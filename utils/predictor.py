@@ -115,13 +115,14 @@ class Predictor:
             checkpoint=str(self.checkpoint),
             epoch=self.epoch,
             pixel_size=pixel_size or self.config.pixel_size,
-            parameters=self._parameters(),
+            parameters=self._parameters() if split else {},
         )
 
     @property
     def scoring(self) -> Scoring:
-        """How its predictions of labelled images are scored."""
-        return Scoring(self.threshold, self.config.metrics, self.config.pixel_size)
+        """How its predictions of labelled images are scored: as training does on val."""
+        metrics = [*self.config.metrics, self.config.best_metric]
+        return Scoring(self.threshold, metrics, self.config.pixel_size)
 
     def _parameters(self) -> dict[str, Any]:
         if not self.scoring.topology:

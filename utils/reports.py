@@ -12,7 +12,7 @@ from prettytable import PrettyTable
 
 from utils.files import atomic_path, write_json
 from utils.image_scores import score_split
-from utils.metric_names import main_value
+from utils.metric_names import main_value, parameter_lines
 from utils.metrics import ThresholdCounts
 from utils.results import ImageResult
 
@@ -35,12 +35,13 @@ class Conditions:
 
     def __str__(self) -> str:
         threshold = "" if self.threshold is None else f"threshold {self.threshold:g} "
-        pixel_size = pixel_size_text(self.pixel_size)
-        return (
+        first = (
             f"{self.split or 'images without labels'}, {threshold}({self.threshold_from}), "
             f"tiles of {self.tile} px, overlap {self.overlap:g}, TTA {'+'.join(self.tta)}, "
-            f"{self.arithmetic}, {pixel_size}\n{self.checkpoint}, epoch {self.epoch}"
+            f"{self.arithmetic}, {pixel_size_text(self.pixel_size)}"
         )
+        lines = [first, f"{self.checkpoint}, epoch {self.epoch}"]
+        return "\n".join(lines + parameter_lines(self.parameters))
 
 
 def pixel_size_text(metres: float | None) -> str:

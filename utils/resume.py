@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,6 +143,8 @@ def resume(training: Training, checkpoint: dict[str, Any], source: str) -> None:
     elif training.ema:
         training.ema.reset(training.model)
     training.progress = Progress(**checkpoint["progress"])
+    if checkpoint["config"].get("best_metric") != training.config.best_metric:
+        training.progress.best_score, training.progress.best_epoch = -math.inf, 0
     training.history = checkpoint["history"]
     states = checkpoint["random"]
     if len(states) == training.ranks.world:

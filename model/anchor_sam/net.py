@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from model.anchor_sam.anchor_mining import AnchorMining
@@ -73,7 +74,7 @@ class AnchorSAM(RoadModel):
         model_size: ModelSize = "large",
         pretrained_weights_path: str | None = None,
         fpn_top_down_levels: Sequence[int] | None = None,
-        n_classes: int = 1,
+        n_classes: PositiveInt = 1,
     ) -> None:
         super().__init__()
         self.encoder = HieraEncoder(model_size, fpn_top_down_levels)

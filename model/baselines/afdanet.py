@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from timm.layers import EcaModule
 from torch import Tensor, nn
 
@@ -199,7 +200,7 @@ class AFDANet(RoadModel):
     parts: ClassVar[dict[str, tuple[str, ...]]] = {"encoder": ("encoder",), "neck": ("fusions",)}
 
     def __init__(
-        self, *, img_size: int = 1024, num_classes: int = 1, pretrained: bool = True
+        self, *, img_size: int = 1024, num_classes: PositiveInt = 1, pretrained: bool = True
     ) -> None:
         super().__init__()
         if img_size != 1024:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from model.base import RoadModel
@@ -173,7 +174,7 @@ class CMTFNet(RoadModel):
     def __init__(
         self,
         *,
-        n_classes: int = 1,
+        n_classes: PositiveInt = 1,
         backbone: Literal["resnet50"] = "resnet50",
         pretrained: bool = True,
     ) -> None:

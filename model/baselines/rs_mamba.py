@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from timm.layers import DropPath, LayerNorm2d, Mlp, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -144,8 +145,8 @@ class RSM_SS(RoadModel):
         self,
         *,
         patch_size: Literal[4] = 4,
-        in_chans: int = 3,
-        num_classes: int = 1,
+        in_chans: PositiveInt = 3,
+        num_classes: PositiveInt = 1,
         depths: Sequence[int] = (2, 2, 9, 2),
         dims: int | Sequence[int] = (96, 192, 384, 768),
         ssm_d_state: int = 16,

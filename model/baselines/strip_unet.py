@@ -10,6 +10,7 @@ from itertools import accumulate, pairwise
 from typing import ClassVar
 
 import torch
+from pydantic import PositiveInt
 from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 
@@ -218,7 +219,9 @@ class StripUnet(RoadModel):
         "neck": ("attentions", "downs", "centre", "enhancements", "ups"),
     }
 
-    def __init__(self, *, n_channels: int = 3, n_classes: int = 1, pretrained: bool = True) -> None:
+    def __init__(
+        self, *, n_channels: PositiveInt = 3, n_classes: PositiveInt = 1, pretrained: bool = True
+    ) -> None:
         super().__init__()
         self.encoder = ResNetEncoder("resnet34", n_channels=n_channels, pretrained=pretrained)
         self.attentions = nn.ModuleList(StripAttention(dim) for dim in WIDTHS)

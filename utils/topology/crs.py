@@ -8,13 +8,17 @@ import numpy as np
 from pyproj import CRS, Transformer
 from pyproj.aoi import AreaOfInterest
 from pyproj.database import query_utm_crs_info
+from pyproj.exceptions import CRSError, ProjError
 
 WGS84 = "EPSG:4326"
 
 
 def crs_name(crs: object) -> str:
-    """A CRS (pyproj's, rasterio's, or text) as text that `pyproj` reads: EPSG:1234 or WKT."""
-    parsed = CRS.from_user_input(crs)
+    """A CRS (pyproj's, rasterio's, or text) as text that `pyproj` reads: EPSG:1234 or WKT.
+
+    Raises ValueError for what is none.
+    """
+    parsed = _parsed(crs)
     code = parsed.to_epsg()
     return f"EPSG:{code}" if code else parsed.to_wkt()
 
@@ -22,7 +26,8 @@ def crs_name(crs: object) -> str:
 def metric_crs(crs: str, points: np.ndarray) -> str:
     """`crs` itself when its unit is a true metre, else the UTM zone of the mean of `points`.
 
-    Mercator does not count as metric: its metre shrinks with the latitude.
+    Mercator does not count as metric: its metre shrinks with the latitude. Raises ValueError for
+    what is no CRS, and for points without a UTM zone.
     """
     if _is_metric(crs):
         return crs
@@ -34,15 +39,28 @@ def metric_crs(crs: str, points: np.ndarray) -> str:
 
 
 def to_crs(points: np.ndarray, source: str, target: str) -> np.ndarray:
-    """Points (P x 2: x or longitude, y or latitude) from one CRS in another."""
+    """Points (P x 2: x or longitude, y or latitude) from one CRS in another.
+
+    Raises ValueError where they have no place in it.
+    """
     if source == target:
         return points
-    return np.stack(_transformer(source, target).transform(*points.T), axis=1)
+    moved = np.stack(_transformer(source, target).transform(*points.T), axis=1)
+    if not np.isfinite(moved).all():
+        raise ValueError(f"coordinates that {_parsed(source).name} does not have")
+    return moved
+
+
+def _parsed(crs: object) -> CRS:
+    try:
+        return CRS.from_user_input(crs)
+    except CRSError:
+        raise ValueError(f"unknown CRS {str(crs)!r}") from None
 
 
 @lru_cache(maxsize=64)
 def _is_metric(crs: str) -> bool:
-    parsed = CRS.from_user_input(crs)
+    parsed = _parsed(crs)
     operation = parsed.coordinate_operation
     mercator = operation is not None and "mercator" in operation.method_name.lower()
     transverse = operation is not None and "transverse" in operation.method_name.lower()
@@ -52,4 +70,8 @@ def _is_metric(crs: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _transformer(source: str, target: str) -> Transformer:
-    return Transformer.from_crs(source, target, always_xy=True)
+    try:
+        return Transformer.from_crs(_parsed(source), _parsed(target), always_xy=True)
+    except ProjError:
+        names = _parsed(source).name, _parsed(target).name
+        raise ValueError("no way leads from CRS {!r} to {!r}".format(*names)) from None

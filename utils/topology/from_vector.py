@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import pyogrio
 import shapely
 
 from utils.topology.crs import crs_name, metric_crs, to_crs
-from utils.topology.graph import GraphError, RoadGraph, graph_from_lines
+from utils.topology.graph import GraphError, RoadGraph, graph_from_lines, read_json
 
 #: Crossings are computed on a grid of a millimetre, so that an end that lies on a road by its
 #: coordinates' last digits is joined to it.
@@ -96,8 +95,10 @@ def _read_layers(path: Path) -> list[geopandas.GeoDataFrame]:
         if not names:
             raise GraphError("has no layer of lines")
         frames = [geopandas.read_file(path, layer=name) for name in names]
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError):
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, UnicodeDecodeError):
         raise GraphError("cannot be read as GeoJSON or GeoPackage") from None
+    except shapely.errors.ShapelyError:
+        raise GraphError("has a geometry that is damaged, such as a line of one point") from None
     return [f for f in frames if isinstance(f, geopandas.GeoDataFrame)] or [
         geopandas.GeoDataFrame(geometry=[])
     ]
@@ -121,10 +122,15 @@ def _lines(frame: geopandas.GeoDataFrame) -> np.ndarray:
 def _geojson_crs(path: Path, source: CentreLines) -> str | None:
     """The CRS of a GeoJSON file: GDAL supposes longitude and latitude where the file says none.
 
-    "crs": null says that there is none; so do coordinates that cannot be degrees.
+    "crs": null says that there is none; so do coordinates that cannot be degrees. Raises
+    GraphError for a CRS that GDAL would pass over.
     """
-    values = json.loads(path.read_text(encoding="utf-8"))
-    if values.get("crs"):
+    values = read_json(path)
+    if named := values.get("crs"):
+        properties = named.get("properties") if isinstance(named, dict) else None
+        if not isinstance(properties, dict) or not properties.get("name"):
+            raise GraphError('crs: expected {"type": "name", "properties": {"name": ...}}')
+        crs_name(properties["name"])
         return source.crs
     if "crs" in values or (len(source.lines) and not _in_degrees(source.lines)):
         return None

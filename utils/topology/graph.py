@@ -172,8 +172,8 @@ def _edge(item: Any, nodes: np.ndarray, number: int) -> Edge:
     start, end, length_m = item[:3]
     if not all(type(node) is int and 0 <= node < len(nodes) for node in (start, end)):
         raise GraphError(f"edge {number} names a node that is none of the {len(nodes)} nodes")
-    if type(length_m) not in (int, float):
-        raise GraphError(f"edge {number}: its length {length_m!r} is not a number")
+    if not (type(length_m) is float or (type(length_m) is int and abs(length_m) < 2**63)):
+        raise GraphError(f"edge {number}: its length {length_m!r:.40} is not a number")
     line = _points(item[3] if len(item) == 4 else [], f"edge {number}")
     if len(line) < 2:
         line = nodes[[start, end]]
@@ -185,12 +185,13 @@ def _edge(item: Any, nodes: np.ndarray, number: int) -> Edge:
 
 def _points(values: Any, where: str) -> np.ndarray:
     try:
-        points = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        raise GraphError(f"{where}: expected a list of [x, y] numbers") from None
-    if points.size and (points.ndim != 2 or points.shape[1] != 2):
+        points = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        points = np.array(None)
+    numbers = points.dtype.kind in "iuf"  # neither texts nor integers beyond 64 bits
+    if not numbers or (points.size and (points.ndim != 2 or points.shape[1] != 2)):
         raise GraphError(f"{where}: expected a list of [x, y] numbers")
-    return points.reshape(-1, 2)
+    return points.reshape(-1, 2).astype(float)
 
 
 def _refuse_degrees(graph: RoadGraph) -> None:
@@ -212,9 +213,14 @@ def graph_to_json(graph: RoadGraph) -> dict[str, Any]:
 
 def read_graph_json(path: str | os.PathLike[str]) -> RoadGraph:
     """The graph of an exchange JSON file; GraphError or OSError when it cannot be had."""
+    return graph_from_json(read_json(path))
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a JSON file holds, GraphError when it is none; a byte order mark is passed over."""
     try:
-        return graph_from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError):
         raise GraphError("not valid JSON") from None
 
 

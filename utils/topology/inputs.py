@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from utils.imageio import road_mask
 from utils.pairing import EXTENSIONS
 from utils.topology.crs import crs_name, metric_crs
 from utils.topology.from_vector import CentreLines, read_centre_lines
-from utils.topology.graph import GraphError, RoadGraph, graph_from_json
+from utils.topology.graph import GraphError, RoadGraph, graph_from_json, read_json
 from utils.topology.grid import PixelGrid
 
 RASTERS = (*EXTENSIONS, ".npy")
@@ -64,10 +63,7 @@ def read_given(path: Path, *, truth: bool) -> Given:
 
 
 def _read_json(path: Path) -> Given:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise GraphError("not valid JSON") from None
+    values = read_json(path)
     if isinstance(values, dict) and values.get("type") == "FeatureCollection":
         return read_centre_lines(path)
     graph = graph_from_json(values)
@@ -81,6 +77,8 @@ def _read_array(path: Path, truth: bool) -> Raster:
         values = np.load(path, allow_pickle=False)
     except (ValueError, EOFError):
         raise ValueError("not an array of numbers in .npy format") from None
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"expected an array of numbers, got {values.dtype}")
     values = values.squeeze()
     if values.ndim != 2:
         raise ValueError(f"expected an array of H x W, got {values.shape}")

@@ -15,7 +15,7 @@ from utils.topology.buffer import buffer_counts
 from utils.topology.cldice import cldice
 from utils.topology.from_mask import mask_to_graph
 from utils.topology.matching import MatchCounts
-from utils.topology.relaxed import relaxed_counts
+from utils.topology.relaxed import RelaxedCurve, relaxed_counts
 from utils.topology.topo import TOPOResult, topo
 
 #: (prediction, target, pixel_size_m, threshold) -> values; see `METRIC_FUNCTIONS`.
@@ -78,6 +78,22 @@ def buffer_values(counts: MatchCounts) -> dict[str, float]:
         "correctness": counts.precision,
     }
     return values | _count_values("buffer", counts)
+
+
+def relaxed_curve(probability: np.ndarray, target: np.ndarray) -> RelaxedCurve:
+    """The curve of one image (H x W, float); where the target is 255, both are no road."""
+    curve = RelaxedCurve()
+    curve.update(np.where(target == IGNORE, 0, probability), target == 1)
+    return curve
+
+
+def break_even_values(curves: Iterable[RelaxedCurve | None]) -> dict[str, float]:
+    """The break-even point of the images that have a curve, together; empty where none has."""
+    known = [curve for curve in curves if curve is not None]
+    if not known:
+        return {}
+    threshold, value = sum(known[1:], known[0]).break_even()
+    return {"relaxed_break_even": value, "relaxed_break_even_threshold": threshold}
 
 
 def summarise(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -11,11 +11,11 @@ from openpyxl import Workbook
 from prettytable import PrettyTable
 
 from utils.files import atomic_path, write_json
-from utils.metric_names import PIXEL_METRICS, TOPOLOGY_METRICS
+from utils.metric_names import PIXEL_METRICS, parameter_lines
 from utils.metrics import PixelCounts, ThresholdCounts, iou_per_image
 from utils.topology.parameters import topology_parameters
-from utils.topology.registry import summarise
-from utils.topology.scoring import Request, Scored
+from utils.topology.registry import break_even_values, summarise
+from utils.topology.scoring import GRAPH_METRICS, METRICS, Request, Scored
 
 #: What the table has room for; the files have every value.
 SHOWN = (
@@ -35,6 +35,15 @@ def build_report(scored: Sequence[Scored], request: Request) -> dict[str, Any]:
     if request.sweep and good:
         report["sweep"] = _sweep(good, request.sweep)
     return report
+
+
+def conditions(parameters: dict[str, Any]) -> str:
+    """What the numbers depend on, to be printed above them."""
+    of_metrics = {key: value for key, value in parameters.items() if isinstance(value, dict)}
+    first = f"threshold {parameters['threshold']:g}"
+    if sizes_m := parameters["pixel_size_m"]:
+        first += ", pixel size " + ", ".join(f"{size:g} m" for size in sizes_m)
+    return "\n".join([first, *parameter_lines(of_metrics)])
 
 
 def table(report: dict[str, Any]) -> str:
@@ -89,21 +98,18 @@ def _overall(images: Sequence[Scored]) -> dict[str, float]:
     overall |= {key: of_pixels[key] for key in PIXEL_METRICS if key in overall}
     if "iou" in overall:
         overall["iou_per_image"] = iou_per_image(counts)
-    curves = [image.relaxed_curve for image in images if image.relaxed_curve is not None]
-    if curves:
-        total = sum(curves[1:], curves[0])
-        threshold, overall["relaxed_break_even"] = total.break_even()
-        overall["relaxed_break_even_threshold"] = threshold
-    return overall
+    return overall | break_even_values(image.relaxed_curve for image in images)
 
 
 def _parameters(images: Sequence[Scored], request: Request) -> dict[str, Any]:
+    of_masks = any(image.pixels is not None for image in images)
+    metrics = request.metrics or (METRICS if of_masks else GRAPH_METRICS)
     sizes = {image.pixel_size_m for image in images if image.pixel_size_m is not None}
     return {
         "threshold": request.threshold,
         "pixel_size_m": sorted(round(size, 6) for size in sizes),
         "connect": asdict(request.join) if request.join else None,
-        **topology_parameters(request.metrics or TOPOLOGY_METRICS, displace=request.displace),
+        **topology_parameters(metrics, displace=request.displace),
     }
 
 

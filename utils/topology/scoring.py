@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from utils.metric_names import PIXEL_METRICS, TOPOLOGY_METRICS, topology_among
-from utils.metrics import IGNORE, PixelCounts, ThresholdCounts
+from utils.metrics import PixelCounts, ThresholdCounts
 from utils.topology.apls import APLSResult, apls
 from utils.topology.connect import JoinRule
 from utils.topology.figures import draw_comparison
 from utils.topology.graph import RoadGraph
 from utils.topology.inputs import Raster
 from utils.topology.pairs import GivenPair, PairPaths
-from utils.topology.registry import apls_values, topo_values, topology_values
+from utils.topology.registry import apls_values, relaxed_curve, topo_values, topology_values
 from utils.topology.relaxed import RelaxedCurve
 from utils.topology.topo import topo
 
@@ -79,7 +77,7 @@ def _score(paths: PairPaths, request: Request) -> Scored:
         pixels = _pixel_counts(pair, request.threshold)
         values |= _mask_values(pair, names, pixels, request.threshold)
         if "relaxed" in names and pair.prediction.is_probability:
-            curve = _relaxed_curve(pair)
+            curve = relaxed_curve(pair.probability(), pair.target())
             values["relaxed_break_even"] = curve.break_even()[1]
     by_threshold, apls_by_threshold = _sweep(pair, truth, request)
     return Scored(
@@ -123,13 +121,6 @@ def _mask_values(
 
 def _pixel_counts(pair: GivenPair, threshold: float) -> PixelCounts:
     return PixelCounts.from_masks(pair.predicted_mask(threshold), pair.target())
-
-
-def _relaxed_curve(pair: GivenPair) -> RelaxedCurve:
-    target = pair.target()
-    curve = RelaxedCurve()
-    curve.update(np.where(target == IGNORE, 0, pair.probability()), target == 1)
-    return curve
 
 
 def _sweep(
