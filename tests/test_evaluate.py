@@ -157,7 +157,7 @@ def test_nothing_to_score_is_a_failure(tmp_path, capsys):
     [
         (["--metrics", "alps"], "did you mean 'apls'"),
         (["--metrics", "alps", "--pixel-size", "nan"], "--pixel-size: expected metres"),
-        (["--output", __file__], "File exists"),
+        (["--output", __file__], "a file is in the way"),
         (["--threshold", "1.5"], "between 0 and 1"),
         (["--sweep", "0.1,x"], "numbers separated by commas"),
         (["--pixel-size", "0"], "metres above 0"),

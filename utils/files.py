@@ -36,7 +36,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def make_results_folder(folder: Path) -> None:
-    """Made before the work, which a folder that cannot be would end; ValueError for a file."""
+    """Make it, before the work that would be lost without it. ValueError for a file in its place."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: a file is in the way of the results' folder")
     folder.mkdir(parents=True, exist_ok=True)
