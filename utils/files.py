@@ -36,7 +36,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def make_results_folder(folder: Path) -> None:
-    """Make it, before the work that would be lost without it. ValueError for a file in its place."""
+    """Make it, before the work that would be lost without it. ValueError for a file in its way."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: a file is in the way of the results' folder")
     folder.mkdir(parents=True, exist_ok=True)

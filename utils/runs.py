@@ -6,7 +6,8 @@ import re
 from glob import escape as glob_escape
 from pathlib import Path
 
-from utils.metric_names import METRICS
+import yaml
+
 from utils.schema import Config
 
 RUNS = Path("logs_weights")
@@ -60,10 +61,17 @@ def best_of(metric: str) -> str:
 def best_checkpoint(run: Path) -> Path | None:
     """The checkpoint that inference takes by default: the best on val, else the last one.
 
-    By the run's own `best_metric` where that is not F1: such a run has a checkpoint of that name.
+    Best by the `best_metric` of the run's own config.
     """
-    names = [best_of(metric) for metric in METRICS if metric != "f1"]
-    return next((run / n for n in (*names, BEST_F1, LAST) if (run / n).is_file()), None)
+    names = (best_of(_best_metric(run)), BEST_F1, LAST)
+    return next((run / name for name in names if (run / name).is_file()), None)
+
+
+def _best_metric(run: Path) -> str:
+    config = run / CONFIG_FILE
+    if not config.is_file():
+        return "f1"
+    return yaml.safe_load(config.read_text(encoding="utf-8")).get("best_metric", "f1")
 
 
 def find_checkpoint(named: str | None, config: Config | None) -> Path:
