@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.command_line import set_up_logging, user_mistakes
+from utils.command_line import Mistakes, set_up_logging, user_mistakes
 
 if TYPE_CHECKING:
     from utils.comparison.plan import Task
@@ -91,13 +91,20 @@ def plan(args: argparse.Namespace) -> list[Task]:
     from utils.config import load_config, load_configs
 
     models: dict[str, Any] = {"model_names": model.list_models(), "model_class": model.model_class}
-    if not args.config and not args.runs:
-        raise ValueError("name configs (-c FILE ...) or trained runs (--runs DIR)")
-    if args.runs and args.budget:
-        raise ValueError("--budget has no meaning with --runs, which are trained already")
-    seeds = read_seeds(args.seeds) if args.seeds else ()
-    budget = read_budget(args.budget) if args.budget else {}
-    configs = load_configs(args.config, args.overrides, **models, warn=logger.debug)
+    mistakes = Mistakes()
+    with mistakes:
+        if not args.config and not args.runs:
+            raise ValueError("name configs (-c FILE ...) or trained runs (--runs DIR)")
+    with mistakes:
+        if args.runs and args.budget:
+            raise ValueError("--budget has no meaning with --runs, which are trained already")
+    with mistakes:
+        seeds = read_seeds(args.seeds) if args.seeds else ()
+    with mistakes:
+        budget = read_budget(args.budget) if args.budget else {}
+    with mistakes:
+        configs = load_configs(args.config, args.overrides, **models, warn=logger.debug)
+    mistakes.report()
     if not args.runs:
         return plan_trainings(configs, seeds, budget)
 

@@ -337,6 +337,10 @@ def test_a_model_that_fails_is_named_and_the_rest_compared(finished, script, cap
         ([], ["name configs"]),
         (["-c", "small.yaml", "--seeds", "6,x"], ["--seeds", "'6,x'"]),
         (["-c", "small.yaml", "--budget", "step=3"], ["--budget", "did you mean 'steps'"]),
+        (
+            ["-c", "small.yaml", "--budget", "step=3", "--seeds", "six", "epoch=2"],
+            ["--budget", "--seeds", "did you mean 'epochs'"],
+        ),
         (["-c", "small.yaml", "--budget", "steps=0"], ["above 0"]),
         (["-c", "small.yaml", "other.yaml", "batch_sise=3"], ["other.yaml", "'batch_size'"]),
         (["-c", "small.yaml", "other.yaml"], ["image_size: small has 64, other has 96", "epochs"]),

@@ -34,6 +34,27 @@ def user_mistakes() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
+class Mistakes:
+    """Collects the ValueErrors of several `with` blocks, so that all are told at once."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> bool:
+        if isinstance(error, ValueError):
+            self._lines.append(str(error))
+            return True
+        return False
+
+    def report(self) -> None:
+        """Raise ValueError with every one of them, if there was any."""
+        if self._lines:
+            raise ValueError("\n".join(self._lines))
+
+
 def set_up_logging() -> None:
     """Plain lines on stderr: information from rank 0, warnings from every rank."""
     main = os.environ.get("RANK", "0") == "0"
