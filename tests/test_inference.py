@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,86 +15,33 @@ import pytest
 import torch
 
 import inference
-import model
 from tests.conftest import ROOT
 from tests.ranks import run_two_ranks
-from tests.tiny_net import TinyNet
-from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.config import load_config
-
-RUN = Path("logs_weights/run")
+from tests.tiny_run import (
+    RUN,
+    enter_workplace,
+    grey,
+    network,
+    probabilities,
+    read_json,
+    refused,
+    save_run,
+)
+from utils.checkpoint import load_checkpoint
 
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch, tiny_roads):
-    """A folder with TinyNet in the registry, a config for it, and a run with its best weights."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(model.MODELS, "TinyNet", "tests.tiny_net")
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest's own handlers stay
-    (tmp_path / "tiny.yaml").write_text(
-        f"model_classname: TinyNet\nmodel_args: {{dim: 4}}\nroot_dir: {tiny_roads}\n"
-        "dataset_name: tiny\nimage_size: 64\nrun_name: run\nbatch_size: 2\n"
-    )
+    """A folder with a config for TinyNet, and a run with its best weights."""
+    enter_workplace(tmp_path, monkeypatch, tiny_roads)
     save_run(RUN / "best_f1score.pth", seed=0)
     return tmp_path
-
-
-def network(seed: int) -> TinyNet:
-    """Calls bright patches of 4 x 4 px road; the seed blurs its judgement a little."""
-    torch.manual_seed(seed)
-    made = TinyNet(dim=4)
-    with torch.no_grad():
-        for parameter in (made.down.weight, made.down.bias, made.mix.weight, made.mix.bias):
-            parameter.mul_(0.02)
-        made.down.weight[0] += 1 / 48  # the patch's mean
-        made.mix.weight[0, 0, 1, 1] += 1
-        made.head.weight.fill_(6)
-        made.head.bias.fill_(-1)
-    return made
-
-
-def save_run(path: Path, *, seed: int, **other: Any) -> None:
-    config = load_config(
-        "tiny.yaml", model_names=["TinyNet"], model_class=lambda _: TinyNet, warn=print
-    )
-    checkpoint = {
-        "model_classname": "TinyNet",
-        "config": config.model_dump(mode="json"),
-        "model": network(seed).state_dict(),
-        "ema": None,
-        "epoch": 7,
-        "threshold": None,
-        "scores": {},
-    }
-    save_checkpoint(path, checkpoint | other)
-
-
-def read_json(path: str) -> dict[str, Any]:
-    return json.loads(Path(path).read_text())
-
-
-def grey(path: Path) -> np.ndarray:
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    assert pixels.ndim == 2, path
-    return pixels
-
-
-def probabilities(folder: str) -> dict[str, np.ndarray]:
-    return {path.stem: np.load(path) for path in sorted(Path(folder, "prob").glob("*.npy"))}
 
 
 def f1_and_iou(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
     both = sum(int((mask & road).sum()) for mask, road in pairs)
     either = sum(int((mask | road).sum()) for mask, road in pairs)
     return 2 * both / (either + both), both / either
-
-
-def refused(capsys, *argv: str) -> str:
-    """The message of a run that ends with status 2."""
-    with pytest.raises(SystemExit) as ended:
-        inference.main(list(argv))
-    assert ended.value.code == 2
-    return capsys.readouterr().err.strip()
 
 
 def test_a_split_is_scored(workplace, tiny_roads, capsys):

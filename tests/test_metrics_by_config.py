@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 
 import numpy as np
 import openpyxl
@@ -12,9 +11,16 @@ import pytest
 
 import evaluate
 import inference
-import model
 import train
-from tests.test_inference import RUN, grey, probabilities, read_json, refused, save_run
+from tests.tiny_run import (
+    RUN,
+    enter_workplace,
+    grey,
+    probabilities,
+    read_json,
+    refused,
+    save_run,
+)
 from utils.checkpoint import load_checkpoint
 from utils.runs import best_checkpoint
 from utils.topology.apls import apls
@@ -26,14 +32,8 @@ ALL = "metrics=[iou,apls,topo,cldice,betti,relaxed,buffer]"
 @pytest.fixture
 def config(tmp_path, monkeypatch, tiny_roads) -> str:
     """tiny.yaml for TinyNet in an empty folder, images of 2 m a pixel."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(model.MODELS, "TinyNet", "tests.tiny_net")
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest's own handlers stay
-    (tmp_path / "tiny.yaml").write_text(
-        f"model_classname: TinyNet\nmodel_args: {{dim: 4}}\nroot_dir: {tiny_roads}\n"
-        "dataset_name: tiny\nimage_size: 64\nrun_name: run\nbatch_size: 2\npixel_size: 2.0\n"
-        "comet_ml: {enable: false}\n"
-    )
+    more = "pixel_size: 2.0\ncomet_ml: {enable: false}\n"
+    enter_workplace(tmp_path, monkeypatch, tiny_roads, more)
     return "tiny.yaml"
 
 
