@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from affine import Affine
-from scipy.ndimage import map_coordinates
-from skimage.morphology import remove_small_holes, skeletonize
+from scipy.ndimage import label, map_coordinates
+from skimage.morphology import skeletonize
 
 from utils.topology.connect import JoinRule, join_gaps
 from utils.topology.graph import RoadGraph
@@ -65,7 +65,10 @@ def without_holes(mask: np.ndarray, max_hole_m2: float, pixel_size_m: float) -> 
     max_hole_px = int(max_hole_m2 / pixel_size_m**2)
     if not max_hole_px or mask.all():
         return mask
-    return remove_small_holes(mask, max_size=max_hole_px, connectivity=1)
+    holes, _ = label(~mask)  # of pixels that touch by a side
+    closed = np.bincount(holes.ravel()) <= max_hole_px
+    closed[0] = False  # the road itself
+    return mask | closed[holes]
 
 
 def _mean_along(probability: np.ndarray, grid: PixelGrid, ends: np.ndarray) -> float:
