@@ -202,9 +202,9 @@ def test_bad_files_cost_a_line_each_and_leave_the_others(workplace, capsys):
     assert infer("mixed") == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if "mixed/" in line]
     named = {line.split(":")[0].removeprefix("mixed/") for line in lines}
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert named == {
-        *("no_crs.tif", "one_band.tif", "all_nodata.tif"),
+        *("rotated.tif", "no_crs.tif", "one_band.tif", "all_nodata.tif"),
         *("truncated.tif", "empty.tif", "corrupt.tif"),
     }
     usable = {"good", "rotated", "no_crs", "one_band", "all_nodata"}

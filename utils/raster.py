@@ -107,6 +107,8 @@ def open_raster(
             raise ValueError(f"{path}: --gsd needs to know the pixel size: {trouble}")
         if trouble is not None:
             notes.append(f"{trouble}; lengths and widths are in pixels")
+        if not source.transform.is_rectilinear:
+            notes.append("its grid is turned against the CRS's axes; the results keep it")
         grid_shape = source.shape
         if gsd is not None:
             grid_shape = tuple(
