@@ -242,15 +242,6 @@ def test_latex_has_balanced_groups_and_as_many_cells_as_columns(finished):
         assert not re.search(r"[±↑↓]|(?<!\\)[%#](?!$)", text.replace("!}{%", ""))
 
 
-def test_latex_escapes_what_is_special():
-    table = tables.Table(
-        "100 % of a_b", ["model", "x"], [[tables.Cell("a_b&c#{}~^\\"), tables.Cell("1")]]
-    )
-    text = tables.to_latex(table, "t")
-    assert r"a\_b\&c\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}" in text
-    assert r"100 \% of a\_b" in text
-
-
 class Sources(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -337,10 +328,8 @@ def test_a_model_that_fails_is_named_and_the_rest_compared(finished, script, cap
         ([], ["name configs"]),
         (["-c", "small.yaml", "--seeds", "6,x"], ["--seeds", "'6,x'"]),
         (["-c", "small.yaml", "--budget", "step=3"], ["--budget", "did you mean 'steps'"]),
-        (
-            ["-c", "small.yaml", "--budget", "step=3", "--seeds", "six", "epoch=2"],
-            ["--budget", "--seeds", "did you mean 'epochs'"],
-        ),
+        (["-c", "small.yaml", "--budget", "step=3", "--seeds", "six", "epoch=2"],
+         ["--budget", "--seeds", "did you mean 'epochs'"]),
         (["-c", "small.yaml", "--budget", "steps=0"], ["above 0"]),
         (["-c", "small.yaml", "other.yaml", "batch_sise=3"], ["other.yaml", "'batch_size'"]),
         (["-c", "small.yaml", "other.yaml"], ["image_size: small has 64, other has 96", "epochs"]),
