@@ -65,6 +65,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def ground_sample(text: str) -> float:
+    """'1.0' as metres above 0."""
     try:
         value = float(text)
     except ValueError:
@@ -189,6 +190,7 @@ def output_folder(args: argparse.Namespace, predictor: Predictor) -> Path:
 
 
 def refuse_empty_output(settings: Inference) -> None:
+    """ValueError when the settings leave nothing to write of images without labels."""
     from utils.results import map_folders
 
     if not map_folders(settings, labelled=False):

@@ -48,6 +48,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def add_dataset(parser: argparse.ArgumentParser, name: str, splits: str) -> None:
+    """The arguments of a dataset that is brought into the layout."""
     parser.add_argument(
         "--src", required=True, metavar="DIR", type=Path, help="where its archives are unpacked"
     )
@@ -97,6 +98,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def read_request(args: argparse.Namespace) -> Request:
+    """The arguments as the preparation takes them."""
     from utils.preparation.prepare import Request
 
     return Request(

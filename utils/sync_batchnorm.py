@@ -49,6 +49,7 @@ class RankBatchNorm(_BatchNorm):
             raise ValueError(f"expected at least (B, C), got {tuple(x.shape)}")
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) normalised by the statistics of all ranks' batches."""
         self._check_input_dim(x)
         if not self.training:
             return super().forward(x)

@@ -95,6 +95,7 @@ class ContextPerception(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W): the four branches under spatial and semantic weights."""
         branches = [
             join(near + windows(near).relu())
             for near, windows, join in zip(
@@ -128,6 +129,7 @@ class ScaleInteraction(nn.Module):
         self.leave = nn.ModuleList(nn.Conv2d(width, c, 3, padding=1) for c in stages)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """The stages' maps, each to one of its own shape, through one table of all of them."""
         maps = [conv(x) for conv, x in zip(self.enter, features, strict=True)]
         tables = [_to_table(x) for x in maps]
         table = torch.cat(tables, -1)

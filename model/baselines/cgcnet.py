@@ -93,6 +93,7 @@ class CompactGlobalContext(nn.Module):
         self.position.no_weight_decay = True
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
         B, _, H, W = x.shape
         maps = self.token_maps(x).flatten(2).softmax(-1)  # (B, tokens, HW)
         gated = x.flatten(2) * self.gate(x.mean((2, 3)))[..., None]  # (B, C, HW)

@@ -77,6 +77,7 @@ class OmniStateSpace(nn.Module):
         self.A_log.copy_(torch.arange(1, self.A_log.shape[2] + 1).log().expand_as(self.A_log))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to (B, H, W, C)."""
         _, H, W, _ = x.shape
         u, gate = self.in_proj(x).chunk(2, dim=-1)
         u = u.permute(0, 3, 1, 2)  # BHWC -> BCHW

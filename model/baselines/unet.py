@@ -72,6 +72,7 @@ class _UpBlock(nn.Module):
             self.convs = _double_conv(deep_channels, skip_channels)
 
     def forward(self, skip: Tensor, deep: Tensor) -> Tensor:
+        """The skip (B, S, H, W) with the map from below, enlarged and padded to its sides."""
         deep = self.upsample(deep)
         rows, columns = skip.shape[-2] - deep.shape[-2], skip.shape[-1] - deep.shape[-1]
         if rows or columns:

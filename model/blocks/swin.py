@@ -86,6 +86,7 @@ class WindowAttention(nn.Module):
         self.relative = relative
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to (B, H, W, C)."""
         B, H, W, _ = x.shape
         w = self.window
         bottom, right = -H % w, -W % w

@@ -21,6 +21,7 @@ from model.ops.taps import FORMS, output_shape, regular_taps, tap_count
 
 
 def forward(value: Tensor, offset: Tensor, weight: Tensor | None, form: str, step: int) -> Tensor:
+    """The arguments are those of `sampling.deform_sample`."""
     shape = output_shape(value.shape, form, step)
     value, offset, weight, dtype = *_precise(value, offset, weight), value.dtype
     out = value.new_empty(shape)

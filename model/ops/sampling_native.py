@@ -16,6 +16,7 @@ _PADDING = {"zeros": 0, "border": 1}
 
 
 def forward(value: Tensor, offset: Tensor, weight: Tensor | None, form: str, step: int) -> Tensor:
+    """The arguments are those of `sampling.deform_sample`."""
     maps, grids, factors = _maps_and_grids(value, offset, weight, form, step)
     samples = (
         F.grid_sample(maps, grid, padding_mode=_padding(form), align_corners=False)
@@ -33,6 +34,7 @@ def forward(value: Tensor, offset: Tensor, weight: Tensor | None, form: str, ste
 def backward(
     grad: Tensor, value: Tensor, offset: Tensor, weight: Tensor | None, form: str, step: int
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of value, offset and weight; the last is empty without weights."""
     B, H, W, _ = value.shape
     maps, grids, factors = _maps_and_grids(value, offset, weight, form, step)
     grads = _group_maps(grad.to(maps.dtype), len(maps) // B)

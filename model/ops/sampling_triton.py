@@ -21,6 +21,7 @@ _MOST_CHANNELS, _MOST_PIXELS = 64, 128
 
 
 def forward(value: Tensor, offset: Tensor, weight: Tensor | None, form: str, step: int) -> Tensor:
+    """The arguments are those of `sampling.deform_sample`."""
     value, offset, weight = _contiguous(value, offset, weight)
     out = value.new_empty(output_shape(value.shape, form, step))
     grid, settings = _launch(value, offset, weight, form, step)
@@ -32,6 +33,7 @@ def forward(value: Tensor, offset: Tensor, weight: Tensor | None, form: str, ste
 def backward(
     grad: Tensor, value: Tensor, offset: Tensor, weight: Tensor | None, form: str, step: int
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of value, offset and weight; the last is empty without weights."""
     grad, value, offset, weight = _contiguous(grad, value, offset, weight)
     of_value = torch.zeros_like(value, dtype=torch.promote_types(value.dtype, torch.float32))
     of_offset = torch.empty_like(offset)

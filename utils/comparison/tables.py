@@ -108,6 +108,7 @@ def to_console(table: Table) -> str:
 
 
 def to_markdown(table: Table) -> str:
+    """A table of pipes, the caption below it."""
     wraps = {"": "{}", "best": "**{}**", "second": "<u>{}</u>"}
 
     def line(cells: Sequence[str]) -> str:
@@ -148,6 +149,7 @@ def latex_document(tables: Sequence[str]) -> str:
 
 
 def to_html(table: Table) -> str:
+    """A table element with its caption."""
     tags = {"": "{}", "best": "<b>{}</b>", "second": "<u>{}</u>"}
     head = "".join(f"<th>{html.escape(text)}</th>" for text in table.header)
     body = "".join(

@@ -49,6 +49,7 @@ class _Wiring:
         self.mined = [page.points, page.gate, page.anchor_facts]
 
     def connect_models(self) -> None:
+        """What happens when another model is chosen."""
         page, answers = self.page, self.answers
         both, adopted = [page.model, page.other], [page.threshold, page.notice, page.anchors]
         adopted += self.mined
@@ -61,6 +62,7 @@ class _Wiring:
         self._then_find(compared, answers.find)
 
     def connect_images(self) -> None:
+        """What happens when an image or its truth comes in."""
         page, answers = self.page, self.answers
         loaded = [page.upload, page.truth, page.view, page.pixel_size, *self.mined]
         public = {"api_name": "load_image", "api_visibility": "public"}
@@ -79,6 +81,7 @@ class _Wiring:
         self._then_count(taken)
 
     def connect_looks(self) -> None:
+        """What happens when the view, a slider or the scale is changed."""
         page = self.page
         how = {"trigger_mode": "always_last"} | QUIET
         for control in (page.threshold, page.opacity, page.view, page.pixel_size):
@@ -87,6 +90,7 @@ class _Wiring:
                 self._then_count(drawn)
 
     def connect_anchors(self) -> None:
+        """What happens when a pixel is clicked or typed."""
         page, answers = self.page, self.answers
         place = [page.model, page.x, page.y, page.level]
         how = MODEL_QUEUE | {"show_progress_on": [page.points]}

@@ -29,6 +29,7 @@ class PeakMemory:
         self._before = 0
 
     def start(self) -> None:
+        """From here on peaks count."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
             return
