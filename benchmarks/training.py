@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""A short training of every config: does the loss fall, what does a step cost, how much memory.
+"""A short training of every config: does the loss fall, what does a step cost, what memory; and
+what inference.py scores with its checkpoint on the test split.
 
 python benchmarks/training.py --data datasets/sample --output training.json
 python benchmarks/training.py --data ROOT/DATASET -c config/UNet.yaml --steps 50 batch_size=4
@@ -21,11 +22,14 @@ import tempfile
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.files import atomic_path
+
+if TYPE_CHECKING:
+    from utils.training import Training
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,6 +40,7 @@ COLUMNS = {
     "at end": lambda row: f"{row['loss_end']:.3f}",
     "s a step": lambda row: f"{row['step_s']:.2f}",
     "peak memory [GB]": lambda row: f"{row['peak_bytes'] / 1e9:.2f}",
+    "test F1": lambda row: f"{row['test_f1']:.3f}",
 }
 
 
@@ -81,18 +86,30 @@ def main() -> int:
 
 
 def run_apart(config: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """The row of a config, measured in a process of its own; a reason where there is none."""
+    """The row of a config, from processes of its own; a reason where there is none."""
     with tempfile.TemporaryDirectory() as folder:
-        row = Path(folder) / "row.json"
-        command = [sys.executable, __file__, "--row", str(row), "-c", str(config)]
-        command += ["--data", str(args.data), "--steps", str(args.steps), "--size", str(args.size)]
-        done = subprocess.run([*command, *args.overrides], stderr=subprocess.PIPE, text=True)
-        if done.returncode == 0:
-            return json.loads(row.read_text())
+        row, results = Path(folder) / "row.json", Path(folder) / "results"
+        training = [__file__, "--row", str(row), "-c", str(config), "--data", str(args.data)]
+        training += ["--steps", str(args.steps), "--size", str(args.size), *args.overrides]
+        scoring = [str(ROOT / "inference.py"), "--checkpoint", str(checkpoint_beside(row))]
+        scoring += ["--output", str(results), "inference.save_outputs=false"]
+        for command in (training, scoring):
+            done = subprocess.run([sys.executable, *command], stderr=subprocess.PIPE, text=True)
+            if done.returncode:
+                return {"error": reason(done)}
+        scores = json.loads((results / "metrics.json").read_text())
+        return json.loads(row.read_text()) | {"test_f1": scores["overall"]["f1"]}
+
+
+def checkpoint_beside(row: Path) -> Path:
+    return row.with_suffix(".pth")
+
+
+def reason(done: subprocess.CompletedProcess[str]) -> str:
     if done.returncode < 0:
-        return {"error": f"ended by signal {-done.returncode} (9: out of memory?)"}
+        return f"ended by signal {-done.returncode} (9: out of memory?)"
     lines = done.stderr.strip().splitlines()
-    return {"error": lines[-1].strip() if lines else f"status {done.returncode}"}
+    return lines[-1].strip() if lines else f"status {done.returncode}"
 
 
 def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -101,11 +118,12 @@ def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
 
     import torch
 
-    from utils.checkpoint import seed_everything
+    from utils.checkpoint import save_checkpoint, seed_everything
     from utils.command_line import set_up_logging, user_mistakes
     from utils.dataset import find_pairs
     from utils.distributed import init
     from utils.loading import training_batches
+    from utils.training import weights_checkpoint
 
     set_up_logging()
     with user_mistakes():
@@ -117,10 +135,11 @@ def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
         ranks = init(config.device)
         seed_everything(config.random_seed)
         batches = training_batches(config, ranks, pairs)
-        losses, seconds, parameters = train(config, ranks, batches, args.steps)
+        state, losses, seconds = train(config, ranks, batches, args.steps)
+    save_checkpoint(checkpoint_beside(args.row), weights_checkpoint(state, scores={}))
     edge = max(1, args.steps // 10)
     return {
-        "parameters": parameters,
+        "parameters": sum(p.numel() for p in state.model.parameters()),
         "loss_start": sum(losses[:edge]) / edge,
         "loss_end": sum(losses[-edge:]) / edge,
         "step_s": sorted(seconds)[len(seconds) // 2],
@@ -165,8 +184,8 @@ def load(path: Path, args: argparse.Namespace) -> Any:
 
 def train(
     config: Any, ranks: Any, batches: Any, steps: int
-) -> tuple[list[float], list[float], int]:
-    """The loss and the seconds of every step, and the number of parameters."""
+) -> tuple[Training, list[float], list[float]]:
+    """The state after the last step, and the loss and the seconds of every step."""
     import time
 
     import model
@@ -193,7 +212,7 @@ def train(
         )
     losses = [after - before for before, after in pairwise(sums)]
     seconds = [after - before for before, after in pairwise(times)]
-    return losses, seconds, sum(p.numel() for p in network.parameters())
+    return state, losses, seconds
 
 
 def peak_bytes(device: str) -> int:
@@ -227,7 +246,7 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table; losses are means over the first and the last tenth of the steps."""
+    """The table; losses are means over the first and the last tenth of the steps, F1 is at 0.5."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for _, row in sorted(results["rows"].items(), key=lambda item: item[0].casefold()):
         if "error" in row:

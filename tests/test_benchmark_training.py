@@ -10,8 +10,16 @@ import pytest
 
 from benchmarks import training
 from tests.conftest import ROOT
+from utils.checkpoint import load_checkpoint
 
-ROW = {"parameters": 2e6, "loss_start": 1.5, "loss_end": 0.5, "step_s": 0.25, "peak_bytes": 3e9}
+ROW = {
+    "parameters": 2e6,
+    "loss_start": 1.5,
+    "loss_end": 0.5,
+    "step_s": 0.25,
+    "peak_bytes": 3e9,
+    "test_f1": 0.125,
+}
 
 
 @pytest.fixture
@@ -41,7 +49,7 @@ def test_a_second_call_measures_what_is_missing_or_failed(call, tmp_path, monkey
     rows = json.loads((tmp_path / "training.json").read_text())["rows"]
     assert rows["LinkNet.yaml"]["loss_end"] == 0.5
     out = capsys.readouterr().out
-    assert "| LinkNet.yaml | 2.0 | 1.500 | 0.500 | 0.25 | 3.00 |" in out
+    assert "| LinkNet.yaml | 2.0 | 1.500 | 0.500 | 0.25 | 3.00 | 0.125 |" in out
     with pytest.raises(SystemExit, match="other settings"):
         call(*names, "--steps", "7")
 
@@ -56,6 +64,8 @@ def test_a_row_is_a_training_of_its_own(call, tmp_path):
     assert measured["parameters"] == 2_159_891
     assert 0 < measured["loss_end"] < 10 and measured["step_s"] > 0
     assert 1e8 < measured["peak_bytes"] < 1e11
+    checkpoint = load_checkpoint(training.checkpoint_beside(row))
+    assert sum(t.numel() for t in checkpoint["model"].values()) >= 2_159_891
 
 
 @pytest.mark.parametrize(
