@@ -14,10 +14,11 @@ import numpy as np
 from numba import njit
 
 from model.ops.simd import scatter, weighted_sum
-from model.ops.taps import FORMS
+from model.ops.taps import FORMS, REACH_PX
 
 # Numbers of the forms.
 _STRIP_H, _STRIP_W, _SQUARE, _SUBPIXELS = range(len(FORMS))
+_FAR = np.float32(REACH_PX)
 
 
 class Size(NamedTuple):
@@ -45,46 +46,56 @@ _sum_16, _sum_4, _sum_1 = weighted_sum(16), weighted_sum(4), weighted_sum(1)
 _scatter_16, _scatter_4, _scatter_1 = scatter(16), scatter(4), scatter(1)
 
 
+@_inlined
+def _split(shift, base):
+    """The place base + shift as whole pixels and the fraction beyond them.
+
+    The fraction is that of the shift: in a sum with the number of a pixel far along the map it
+    would lose its last bits, and with them the side of a whole pixel that it lies on.
+    """
+    held = min(max(shift, -_FAR), _FAR)
+    whole = np.floor(held)
+    return base + whole, held - whole
+
+
 @_spliced
 def _places(offset, pixel, taps_y, taps_x, h, w, first, last, size, y, x):
-    """Where the taps first..last of a pixel read."""
+    """Where the taps first..last of a pixel read: a plane of whole pixels, one of fractions."""
     G, K, form = size[4:7]
     taps = G * K
     row, column = y.dtype.type(h), x.dtype.type(w)
     if form == _STRIP_H:
         for t in range(first, last):
-            y[t] = offset[np.uintp(pixel * taps + t)] + (row + taps_y[t])
+            y[t], y[taps + t] = _split(offset[np.uintp(pixel * taps + t)], row + taps_y[t])
     elif form == _STRIP_W:
         for t in range(first, last):
-            x[t] = offset[np.uintp(pixel * taps + t)] + (column + taps_x[t])
+            x[t], x[taps + t] = _split(offset[np.uintp(pixel * taps + t)], column + taps_x[t])
     elif form == _SQUARE:
         for t in range(first, last):
-            y[t] = offset[np.uintp(2 * (pixel * taps + t))] + (row + taps_y[t])
-            x[t] = offset[np.uintp(2 * (pixel * taps + t) + 1)] + (column + taps_x[t])
+            at = 2 * (pixel * taps + t)
+            y[t], y[taps + t] = _split(offset[np.uintp(at)], row + taps_y[t])
+            x[t], x[taps + t] = _split(offset[np.uintp(at + 1)], column + taps_x[t])
     else:
-        for t in range(first, last):
-            x[t] = offset[np.uintp(2 * pixel * taps + t)] + (column + taps_x[t])
-            y[t] = offset[np.uintp((2 * pixel + 1) * taps + t)] + (row + taps_y[t])
+        for t in range(first, last):  # sub-pixels lie at fractions themselves
+            at = 2 * pixel * taps + t
+            x[t], x[taps + t] = _split(offset[np.uintp(at)] + taps_x[t], column)
+            y[t], y[taps + t] = _split(offset[np.uintp(at + taps)] + taps_y[t], row)
 
 
 @_inlined
-def _between(place, one, end, border):
-    """The two pixels around a place on an axis that ends with pixel `end`: their shares and the
-    slopes of these shares, zero outside the map. With `border` the place is held within it."""
+def _between(below, part, one, end, border):
+    """The two pixels around the place below + part on an axis that ends with pixel `end`: their
+    shares and the slopes of these shares, zero outside the map. With `border` the place is held
+    within it."""
     zero = one - one
     if border:
-        inside = one if (place > zero) & (place < end) else zero
-        held = min(max(place, zero), end)
+        has_low = has_high = one if (below + part > zero) & (below < end) else zero
+        share_high = part * has_high
+        share_low = one - share_high
     else:
-        inside = one if (place >= -one) & (place < end + one) else zero
-        held = min(max(place, -one), end + one)
-    below = np.floor(held)
-    part = held - below
-    has_low = inside if (below >= zero) & (below <= end) else zero
-    has_high = inside if below < end else zero
-    share_low, share_high = one - part, part
-    if not border:
-        share_low, share_high = share_low * has_low, share_high * has_high
+        has_low = one if (below >= zero) & (below <= end) else zero
+        has_high = one if (below >= -one) & (below < end) else zero
+        share_low, share_high = (one - part) * has_low, part * has_high
     low = np.int32(min(max(below, zero), end))
     high = np.int32(min(max(below + one, zero), end))
     return low, high, share_low, share_high, -has_low, has_high
@@ -102,17 +113,25 @@ def _corners(y, x, weight, weighted, pixel, image, h, w, first, last, size, inde
     if form == _STRIP_H:
         here = np.int32(origin + w)
         for t in range(first, last):
-            low, high, share[t], share[taps + t], _, _ = _between(y[t], one, bottom, False)
+            low, high, share[t], share[taps + t], _, _ = _between(
+                y[t], y[taps + t], one, bottom, False
+            )
             index[t], index[taps + t] = here + low * columns, here + high * columns
     elif form == _STRIP_W:
         here = np.int32(origin + h * W)
         for t in range(first, last):
-            low, high, share[t], share[taps + t], _, _ = _between(x[t], one, right, False)
+            low, high, share[t], share[taps + t], _, _ = _between(
+                x[t], x[taps + t], one, right, False
+            )
             index[t], index[taps + t] = here + low, here + high
     else:
         for t in range(first, last):
-            top, below, upper, lower, _, _ = _between(y[t], one, bottom, form == _SUBPIXELS)
-            left, beside, before, behind, _, _ = _between(x[t], one, right, form == _SUBPIXELS)
+            top, below, upper, lower, _, _ = _between(
+                y[t], y[taps + t], one, bottom, form == _SUBPIXELS
+            )
+            left, beside, before, behind, _, _ = _between(
+                x[t], x[taps + t], one, right, form == _SUBPIXELS
+            )
             if weighted:
                 factor = weight[np.uintp(pixel * taps + t)]
                 upper, lower = upper * factor, lower * factor
@@ -156,7 +175,7 @@ def forward(
     _, H, W, C, G, K, form, _ = size
     taps, c = G * K, C // G
     planes = 2 if form <= _STRIP_W else 4
-    y, x = np.empty(taps, value.dtype), np.empty(taps, value.dtype)
+    y, x = np.empty(2 * taps, value.dtype), np.empty(2 * taps, value.dtype)
     index, share = np.empty(planes * taps, np.int32), np.empty(planes * taps, value.dtype)
     for line in range(begin, end):
         image, h = line // H, line % H
@@ -182,13 +201,17 @@ def _slopes(y, x, weight, weighted, pixel, first, last, size, product, of_offset
     bottom, right = y.dtype.type(H - 1), y.dtype.type(W - 1)
     if form <= _STRIP_W:
         for t in range(first, last):
-            place, side = (y[t], bottom) if form == _STRIP_H else (x[t], right)
-            _, _, _, _, low, high = _between(place, one, side, False)
+            place, side = (y, bottom) if form == _STRIP_H else (x, right)
+            _, _, _, _, low, high = _between(place[t], place[taps + t], one, side, False)
             of_offset[np.uintp(pixel * taps + t)] = low * product[t] + high * product[taps + t]
     else:
         for t in range(first, last):
-            _, _, upper, lower, up, down = _between(y[t], one, bottom, form == _SUBPIXELS)
-            _, _, before, behind, back, on = _between(x[t], one, right, form == _SUBPIXELS)
+            _, _, upper, lower, up, down = _between(
+                y[t], y[taps + t], one, bottom, form == _SUBPIXELS
+            )
+            _, _, before, behind, back, on = _between(
+                x[t], x[taps + t], one, right, form == _SUBPIXELS
+            )
             above = before * product[t] + behind * product[taps + t]
             beneath = before * product[2 * taps + t] + behind * product[3 * taps + t]
             slope_y = up * above + down * beneath
@@ -244,7 +267,7 @@ def backward(
     _, H, W, C, G, K, form, _ = size
     taps, c = G * K, C // G
     planes = 2 if form <= _STRIP_W else 4
-    y, x = np.empty(taps, value.dtype), np.empty(taps, value.dtype)
+    y, x = np.empty(2 * taps, value.dtype), np.empty(2 * taps, value.dtype)
     index, share = np.empty(planes * taps, np.int32), np.empty(planes * taps, value.dtype)
     product = np.empty(planes * taps, value.dtype)
     for image in range(begin // G, (end + G - 1) // G):

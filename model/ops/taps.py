@@ -10,6 +10,8 @@ from torch import Tensor
 
 #: A strip along one axis, a square kernel, the sub-pixels of an enlargement.
 FORMS = ("strip_h", "strip_w", "square", "subpixels")
+#: Offsets beyond it, infinite ones as well, count as it: it leads out of any map.
+REACH_PX = 2**20
 
 
 def tap_count(offset: Tensor, form: str, step: int) -> tuple[int, int]:
