@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import platform
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +14,10 @@ from typing import Any
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils.files import write_json
 
 Work = Callable[[], object]
 
@@ -34,6 +38,16 @@ def add_settings(parser: argparse.ArgumentParser, rounds: int) -> None:
         "(with OMP_WAIT_POLICY=PASSIVE, so that waiting threads do not count)",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="the results as JSON")
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments, or the end of the program: what they ask of a GPU must be there."""
+    args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch finds no CUDA device here")
+    if args.device == "cuda" and args.clock == "cpu":
+        parser.error("--clock cpu: it does not see what a GPU computes")
+    return args
 
 
 def alternate(
@@ -121,8 +135,7 @@ def describe(device: str) -> str:
     return f"{facts['device']}, {facts['threads']} threads, PyTorch {facts['torch']}"
 
 
-def write_json(path: Path | None, results: dict[str, Any]) -> None:
+def write_results(path: Path | None, results: dict[str, Any]) -> None:
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(results, indent=2) + "\n")
+        write_json(path, results)
         print(f"written: {path}")

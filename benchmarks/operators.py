@@ -3,6 +3,9 @@
 
 python benchmarks/operators.py --output operators.json
 python benchmarks/operators.py --device cuda --precision bfloat16
+
+Times and memory are those of references that compute in float32; differences are from references
+that compute in float64, which round nothing that counts.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -20,15 +25,17 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.alternating import (
+    Work,
     add_settings,
     alternate,
     describe,
     machine,
+    parsed,
     peak_bytes,
     ratio,
     saved_bytes,
     shown,
-    write_json,
+    write_results,
 )
 from model.ops.dcnv3 import dcnv3, dcnv3_reference
 from model.ops.deform_strip import deform_strip, deform_strip_reference
@@ -36,12 +43,11 @@ from model.ops.dysample import dysample, dysample_reference
 
 
 class Case(NamedTuple):
-    """Two forms of an operator and the shapes of what they take, by default those of level 1."""
+    """Two forms of an operator, and what they take by name."""
 
-    name: str
     fast: Callable[..., Tensor]
     reference: Callable[..., Tensor]
-    operands: tuple[Tensor, ...]
+    operands: dict[str, Tensor]
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,44 +57,58 @@ def parse_args() -> argparse.Namespace:
     add_settings(parser, rounds=9)
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--side", type=int, default=128, help="of the map, 128: level 1 of 512 px")
-    return parser.parse_args()
+    return parsed(parser)
 
 
-def cases(side: int, dtype: torch.dtype, device: str) -> list[Case]:
-    """The strips of the adapter and DCNv3 and DySample of the decoder, at stride 4."""
+def level_1(H: int, W: int, dtype: torch.dtype, device: str) -> dict[str, Case]:
+    """The strips of the adapter and DCNv3 and DySample of the decoder, as at stride 4."""
     torch.manual_seed(0)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(shape, dtype=dtype, device=device)
 
-    value, offset = random(1, side, side, 256), random(1, side, side, 4, 7)
-    decoded, offsets = random(1, side, side, 384), random(1, side, side, 24, 9, 2)
-    mask = random(1, side, side, 24, 9).softmax(-1)
-    image = random(1, 64, side, side).contiguous(memory_format=torch.channels_last)
-    moves = random(1, 32, side, side).contiguous(memory_format=torch.channels_last)
-    moves = moves.unflatten(1, (2, 4, 4))
-    strips = [
-        Case(
-            f"deform_strip {axis}, 256 ch",
-            lambda v, o, axis=axis: deform_strip(v, o, axis),
-            lambda v, o, axis=axis: deform_strip_reference(v, o, axis),
-            (value, offset),
+    strip = {"value": random(1, H, W, 256), "offset": random(1, H, W, 4, 7)}
+    square = {
+        "value": random(1, H, W, 384),
+        "offset": random(1, H, W, 24, 9, 2),
+        "mask": random(1, H, W, 24, 9).softmax(-1),
+    }
+    image, moves = (
+        random(1, channels, H, W).contiguous(memory_format=torch.channels_last)
+        for channels in (64, 32)
+    )
+    subpixels = {"value": image, "offset": moves.unflatten(1, (2, 4, 4))}
+    strips = {
+        f"deform_strip {axis}, 256 ch": Case(
+            partial(deform_strip, axis=axis), partial(deform_strip_reference, axis=axis), strip
         )
         for axis in ("w", "h")
-    ]
-    return [
-        *strips,
-        Case("dcnv3, 384 ch", dcnv3, dcnv3_reference, (decoded, offsets, mask)),
-        Case("dysample, 64 ch", dysample, dysample_reference, (image, moves)),
-    ]
+    }
+    return strips | {
+        "dcnv3, 384 ch": Case(dcnv3, dcnv3_reference, square),
+        "dysample, 64 ch": Case(dysample, dysample_reference, subpixels),
+    }
+
+
+def differences(case: Case) -> dict[str, float]:
+    """The largest difference of the result from the reference's for the same operands in float64,
+    and those of the gradients of the operands, by their names."""
+    leaves = [operand.detach().requires_grad_() for operand in case.operands.values()]
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    result, expected = case.fast(*leaves), case.reference(*exact)
+    grad = torch.randn_like(result)
+    actual = (result, *torch.autograd.grad(result, leaves, grad))
+    expected = (expected, *torch.autograd.grad(expected, exact, grad.double()))
+    return {
+        name: (ours - theirs).abs().max().item()
+        for name, ours, theirs in zip(("result", *case.operands), actual, expected, strict=True)
+    }
 
 
 def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
-    leaves = [operand.requires_grad_() for operand in case.operands]
-    fast, reference = case.fast(*leaves), case.reference(*leaves)
-    grad = torch.randn_like(fast)
-    difference = (fast - reference).abs().max().item()
-    del fast, reference
+    result: dict[str, Any] = {"differences": differences(case)}
+    leaves = [operand.detach().requires_grad_() for operand in case.operands.values()]
+    grad = torch.randn_like(case.fast(*leaves))
 
     def forward(operator: Callable[..., Tensor]) -> None:
         with torch.no_grad():
@@ -97,29 +117,28 @@ def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
     def both(operator: Callable[..., Tensor]) -> None:
         torch.autograd.grad(operator(*leaves), leaves, grad)
 
-    forms = {"fast": case.fast, "reference": case.reference}
-    result: dict[str, Any] = {"difference": difference}
+    forms = {"fast": case.fast, "reference": partial(case.reference, dtype=torch.float32)}
     for name, step in (("forward", forward), ("forward_backward", both)):
-        works = {form: lambda op=op, step=step: step(op) for form, op in forms.items()}
+        works: dict[str, Work] = {form: partial(step, op) for form, op in forms.items()}
         times = alternate(works, args.rounds, args.device, args.clock)
         result[name] = {"seconds": times, "speedup": ratio(times["reference"], times["fast"])}
     for form, operator in forms.items():
-        result[f"saved_bytes_{form}"] = saved_bytes(lambda op=operator: op(*leaves))
-        result[f"peak_bytes_{form}"] = peak_bytes(lambda op=operator: both(op), args.device)
+        result[f"saved_bytes_{form}"] = saved_bytes(partial(operator, *leaves))
+        result[f"peak_bytes_{form}"] = peak_bytes(partial(both, operator), args.device)
     return result
 
 
-def table(results: dict[str, Any]) -> PrettyTable:
+def table_of_costs(results: dict[str, Any]) -> PrettyTable:
     table = PrettyTable(
         ["operator", "forward [ms]", "times faster", "with backward [ms]", "times faster ",
-         "saved [MB]", "of reference", "peak [MB]", "of reference ", "difference"]
+         "saved [MB]", "of reference", "peak [MB]", "of reference "]
     )  # fmt: skip
     table.align = "r"
     for name, r in results.items():
         row = [name]
         for step in ("forward", "forward_backward"):
-            times = sorted(r[step]["seconds"]["fast"])
-            row += [f"{1e3 * times[len(times) // 2]:.1f}", shown(r[step]["speedup"])]
+            seconds = median(r[step]["seconds"]["fast"])
+            row += [f"{1e3 * seconds:.2f}", shown(r[step]["speedup"])]
         for kind in ("saved", "peak"):
             fast, reference = r[f"{kind}_bytes_fast"], r[f"{kind}_bytes_reference"]
             known = fast is not None
@@ -127,18 +146,32 @@ def table(results: dict[str, Any]) -> PrettyTable:
                 f"{fast / 1e6:.0f}" if known else "-",
                 f"{fast / reference:.3f}" if known else "-",
             ]
-        table.add_row([*row, f"{r['difference']:.1e}"])
+        table.add_row(row)
+    return table
+
+
+def table_of_differences(results: dict[str, Any]) -> PrettyTable:
+    columns = ("result", "value", "offset", "mask")
+    gradients = [f"gradient of {name}" for name in columns[1:]]
+    table = PrettyTable(["largest difference", columns[0], *gradients])
+    table.align = "r"
+    for name, r in results.items():
+        known = r["differences"]
+        cells = [f"{known[column]:.1e}" if column in known else "" for column in columns]
+        table.add_row([name, *cells])
     return table
 
 
 def main() -> None:
     args = parse_args()
     dtype = getattr(torch, args.precision)
-    results = {case.name: measure(case, args) for case in cases(args.side, dtype, args.device)}
+    cases = level_1(args.side, args.side, dtype, args.device)
+    results = {name: measure(case, args) for name, case in cases.items()}
     print(f"{describe(args.device)}, map {args.side} x {args.side}, {args.precision}")
-    print(table(results))
+    print(table_of_costs(results))
     print("Ratios are medians with quartiles over the rounds.")
-    write_json(args.output, {"machine": machine(args.device), "operators": results})
+    print(table_of_differences(results))
+    write_results(args.output, {"machine": machine(args.device), "operators": results})
 
 
 if __name__ == "__main__":

@@ -25,7 +25,16 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.alternating import Work, add_settings, alternate, machine, ratio, shown, write_json
+from benchmarks.alternating import (
+    Work,
+    add_settings,
+    alternate,
+    machine,
+    parsed,
+    ratio,
+    shown,
+    write_results,
+)
 from model.baselines.rs_mamba import RSM_SS
 from model.ops.omni_scan import NUM_SCANS
 from model.ops.selective_scan import selective_scan, selective_scan_reference
@@ -41,7 +50,7 @@ def parse_args() -> argparse.Namespace:
     )
     add_settings(parser, rounds=5)
     parser.add_argument("--side", type=int, default=128, help="of the image, in pixels")
-    return parser.parse_args()
+    return parsed(parser)
 
 
 def scan_inputs(length: int, d: int, device: str) -> list[Tensor]:
@@ -120,7 +129,8 @@ def main() -> None:
     )
     print(table(results))
     print("Ratios are medians with quartiles over the rounds.")
-    write_json(args.output, {"machine": machine(args.device), "side_px": args.side, "of": results})
+    results = {"machine": machine(args.device), "side_px": args.side, "of": results}
+    write_results(args.output, results)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
-"""Operands of the sampling operator, one set a form: odd sides, places inside and far outside."""
+"""The sampling operator's forms, operands for them, and the check by PyTorch's own sampler."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from model.ops import sampling_native
+
+Operands = Sequence[Tensor | None]
 
 
 class Case(NamedTuple):
@@ -16,7 +22,10 @@ class Case(NamedTuple):
     def operands(
         self, width: int, dtype: torch.dtype = torch.float64
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Value, offset and weight; two groups of `width` channels. No operand is contiguous."""
+        """Value, offset and weight; two groups of `width` channels. No operand is contiguous.
+
+        The sides are odd; most places lie on the map, some far outside.
+        """
         B, H, W, G, K = 2, 5, 3, 2, self.taps
         generator = torch.Generator().manual_seed(width)
 
@@ -40,3 +49,37 @@ CASES = (
     Case("subpixels", 2, 4),
     Case("subpixels", 3, 9),
 )
+#: In float32 the number of a pixel at its end leaves the fraction of a place 13 bits.
+LONG_ROW = Case("strip_w", 1, 3)
+
+
+def operands_of_long_row() -> Operands:
+    generator = torch.Generator().manual_seed(0)
+    shapes = (1, 1, 1031, 2), (1, 1, 1031, 1, 3)
+    return *(torch.randn(shape, generator=generator) for shape in shapes), None
+
+
+def check_by_pytorchs_sampler(
+    kernels: ModuleType,
+    case: Case,
+    operands: Operands,
+    *,
+    rtol: float,
+    atol: float,
+    of_offset: bool = True,
+) -> None:
+    """Assert that kernels give what PyTorch's sampler does in float64, forward and backward.
+
+    Without `of_offset` the gradient of the offsets is left out.
+    """
+    exact = [t if t is None else t.double() for t in operands]
+    out = kernels.forward(*operands, case.form, case.step)
+    expected = sampling_native.forward(*exact, case.form, case.step)
+    grad = torch.randn_like(out)
+    gradients = kernels.backward(grad, *operands, case.form, case.step)
+    wanted = sampling_native.backward(grad.double(), *exact, case.form, case.step)
+    pairs = [(out, expected), (gradients[0], wanted[0]), (gradients[2], wanted[2])]
+    pairs += [(gradients[1], wanted[1])] if of_offset else []
+    for ours, theirs in pairs:
+        assert ours.dtype == out.dtype
+        torch.testing.assert_close(ours.double(), theirs, rtol=rtol, atol=atol)

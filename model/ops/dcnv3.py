@@ -39,12 +39,23 @@ def dcnv3(
 
 
 def dcnv3_reference(
-    value: Tensor, offset: Tensor, mask: Tensor, *, kernel_size: int = 3, dilation: int = 1
+    value: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    *,
+    kernel_size: int = 3,
+    dilation: int = 1,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
-    """The same as `dcnv3`, all taps at once by `grid_sample`: to check by, not to run."""
+    """The same as `dcnv3`, all taps at once by `grid_sample`: to check by, not to run.
+
+    It computes in `dtype`. In float32 normalised coordinates are rounded, at times across a whole
+    pixel, where the gradient of an offset jumps.
+    """
     B, H, W, C = value.shape
     G, K = mask.shape[-2:]
-    y, x = places(offset, "square", dilation)
+    assert kernel_size**2 == K, f"a {kernel_size} x {kernel_size} kernel, but {K} taps"
+    y, x = places(offset.to(dtype), "square", dilation)
     # Pixel i has its centre at (2 i + 1) / side - 1 of the normalised coordinates.
     grid = torch.stack(((2 * x + 1) / W - 1, (2 * y + 1) / H - 1), -1)
     grid = grid.permute(0, 3, 1, 2, 4, 5).reshape(

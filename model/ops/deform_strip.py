@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.ops.sampling import deform_sample
-from model.ops.taps import REACH_PX, places
+from model.ops.taps import places
 
 Axis = Literal["h", "w"]
 #: Dimension of (B, H, W, C) that a strip runs along.
@@ -37,20 +37,23 @@ def deform_strip(value: Tensor, offset: Tensor, axis: Axis) -> Tensor:
     return deform_sample(value, offset, None, f"strip_{axis}")
 
 
-def deform_strip_reference(value: Tensor, offset: Tensor, axis: Axis) -> Tensor:
-    """The same as `deform_strip`, all taps at once in plain autograd: to check by, not to run."""
+def deform_strip_reference(
+    value: Tensor, offset: Tensor, axis: Axis, *, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """The same as `deform_strip`, all taps at once in plain autograd: to check by, not to run.
+
+    It computes in `dtype`. In float32 the sum of a pixel's coordinate and an offset is rounded.
+    """
     dim, side = DIMENSION[axis], value.shape[DIMENSION[axis]]
-    shift = offset.to(torch.promote_types(offset.dtype, torch.float32)).clamp(-REACH_PX, REACH_PX)
-    # The share is that of the shift: beside the number of a pixel far along the axis it would lose
-    # its last bits.
-    share = (shift - shift.floor())[..., None]
-    low = strip_positions(shift.floor(), axis).clamp(-2, side)
-    # Two zero pixels before the map and behind it hold every index from -2 to side + 1.
-    margin = (0, 0, 0, 0, 2, 2) if axis == "h" else (0, 0, 2, 2)
+    position = strip_positions(offset.to(dtype), axis).clamp(-1, side)
+    low = position.floor()
+    share = (position - low)[..., None]
+    # One zero pixel before the map and two behind it hold every index from -1 to side + 1.
+    margin = (0, 0, 0, 0, 1, 2) if axis == "h" else (0, 0, 1, 2)
     padded = F.pad(value, margin).unflatten(3, (offset.shape[3], 1, -1))
 
     def read(index: Tensor) -> Tensor:
-        return torch.take_along_dim(padded, index.long()[..., None] + 2, dim)
+        return torch.take_along_dim(padded, index.long()[..., None] + 1, dim)
 
     out = read(low) * (1 - share) + read(low + 1) * share  # (B, H, W, G, K, C / G)
     return out.sum(4).flatten(3).to(value.dtype)

@@ -42,10 +42,16 @@ def dysample(x: Tensor, offset: Tensor, *, scale: int = 2) -> Tensor:
     return out.permute(0, 3, 1, 2)  # BHWC -> BCHW
 
 
-def dysample_reference(x: Tensor, offset: Tensor, *, scale: int = 2) -> Tensor:
-    """The same as `dysample` by `grid_sample`: to check by, not to run."""
+def dysample_reference(
+    x: Tensor, offset: Tensor, *, scale: int = 2, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """The same as `dysample` by `grid_sample`: to check by, not to run.
+
+    It computes in `dtype`. In float32 normalised coordinates are rounded, at times across a whole
+    pixel, where the gradient of an offset jumps.
+    """
     B, C, H, W = x.shape
-    y, x_px = places(offset.permute(0, 4, 5, 1, 2, 3), "subpixels", scale)
+    y, x_px = places(offset.to(dtype).permute(0, 4, 5, 1, 2, 3), "subpixels", scale)
     # Pixel i has its centre at (2 i + 1) / side - 1 of the normalised coordinates.
     grid = torch.stack(((2 * x_px + 1) / W - 1, (2 * y + 1) / H - 1))
     # 2 B H W G (s s) -> B G (sH) (sW) 2

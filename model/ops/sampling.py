@@ -28,7 +28,8 @@ _portable = False
 def portable() -> Iterator[None]:
     """Within it the deformable operators are plain PyTorch: `grid_sample`, one tap at a time.
 
-    For exporters to formats that know no custom operator, such as ONNX. Slower, the same results.
+    For exporters to formats that know no custom operator, such as ONNX. Slower; the same results
+    but for the rounding of the coordinates that `grid_sample` takes.
     """
     global _portable
     before, _portable = _portable, True

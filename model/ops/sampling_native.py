@@ -1,6 +1,7 @@
 """Deformable sampling by PyTorch's own sampler, one tap at a time.
 
-Runs on every device and exports to every format. Arguments are those of `sampling.deform_sample`.
+Runs on every device and exports to every format. Its normalised coordinates are rounded: in float32
+by about 1e-7 of the map's side. Arguments are those of `sampling.deform_sample`.
 """
 
 from __future__ import annotations

@@ -96,8 +96,9 @@ def _between(below, part, one, end, border):
         has_low = one if (below >= zero) & (below <= end) else zero
         has_high = one if (below >= -one) & (below < end) else zero
         share_low, share_high = (one - part) * has_low, part * has_high
-    low = np.int32(min(max(below, zero), end))
-    high = np.int32(min(max(below + one, zero), end))
+    # In this order NaN becomes a pixel of the map; its shares remain NaN.
+    low = np.int32(min(end, max(zero, below)))
+    high = np.int32(min(end, max(zero, below + one)))
     return low, high, share_low, share_high, -has_low, has_high
 
 

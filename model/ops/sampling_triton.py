@@ -12,10 +12,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.ops.taps import FORMS, output_shape, tap_count
+from model.ops.taps import FORMS, REACH_PX, output_shape, tap_count
 
 _STRIP_H, _STRIP_W = tl.constexpr(0), tl.constexpr(1)
 _SQUARE, _SUBPIXELS = tl.constexpr(2), tl.constexpr(3)
+_FAR = tl.constexpr(float(REACH_PX))
 _BLOCK = 1024  # elements of a block: pixels times channels
 _MOST_CHANNELS, _MOST_PIXELS = 64, 128
 
@@ -69,24 +70,15 @@ def _launch(
 
 
 @triton.jit
-def _between(place, side, BORDER: tl.constexpr):
-    """The pixel below a place, the shares of it and of the next, and their slopes, zero outside."""
-    if BORDER:
-        inside = (place > 0) & (place < side - 1)
-        held = tl.minimum(tl.maximum(place, 0.0), side - 1.0)
-    else:
-        inside = (place >= -1) & (place < side)
-        held = tl.minimum(tl.maximum(place, -1.0), side * 1.0)
-    below = tl.floor(held)
-    low = below.to(tl.int32)
-    part = held - below
-    has_low = (low >= 0) & (low < side)
-    has_high = low < side - 1
-    share_low = tl.where(has_low, 1.0 - part, 0.0)
-    share_high = tl.where(has_high, part, 0.0)
-    slope_low = tl.where(has_low & inside, -1.0, 0.0)
-    slope_high = tl.where(has_high & inside, 1.0, 0.0)
-    return low, share_low, share_high, slope_low, slope_high
+def _split(shift, base):
+    """The place base + shift as whole pixels and the fraction beyond them.
+
+    The fraction is that of the shift: in a sum with the number of a pixel far along the map it
+    would lose its last bits, and with them the side of a whole pixel that it lies on.
+    """
+    held = tl.minimum(tl.maximum(shift, -_FAR), _FAR)
+    whole = tl.floor(held)
+    return base.to(tl.int32) + whole.to(tl.int32), held - whole
 
 
 @triton.jit
@@ -94,25 +86,56 @@ def _place(
     offset, pixel, here, h, w, g, k, G: tl.constexpr, K: tl.constexpr, STEP: tl.constexpr,
     FORM: tl.constexpr, SIDE: tl.constexpr, PRECISE: tl.constexpr,
 ):  # fmt: skip
-    """Where tap k of group g reads: y and x; a strip stays on its line."""
+    """Where tap k of group g reads: whole pixels and fractions, of y and of x. A strip stays on its
+    line."""
     tap = (pixel * G + g) * K + k
-    y, x = h.to(PRECISE), w.to(PRECISE)
     if FORM == _STRIP_H:
-        y += tl.load(offset + tap, mask=here, other=0.0).to(PRECISE) + (k - K // 2)
+        y = tl.load(offset + tap, mask=here, other=0.0).to(PRECISE)
+        x = tl.zeros_like(y)
+        h += k - K // 2
     elif FORM == _STRIP_W:
-        x += tl.load(offset + tap, mask=here, other=0.0).to(PRECISE) + (k - K // 2)
+        x = tl.load(offset + tap, mask=here, other=0.0).to(PRECISE)
+        y = tl.zeros_like(x)
+        w += k - K // 2
     elif FORM == _SQUARE:
-        y += tl.load(offset + 2 * tap, mask=here, other=0.0).to(PRECISE)
-        x += tl.load(offset + 2 * tap + 1, mask=here, other=0.0).to(PRECISE)
-        y += (k // SIDE - SIDE // 2) * STEP
-        x += (k % SIDE - SIDE // 2) * STEP
+        y = tl.load(offset + 2 * tap, mask=here, other=0.0).to(PRECISE)
+        x = tl.load(offset + 2 * tap + 1, mask=here, other=0.0).to(PRECISE)
+        h += (k // SIDE - SIDE // 2) * STEP
+        w += (k % SIDE - SIDE // 2) * STEP
     else:
         tap = (pixel * 2 * G + g) * K + k
-        x += tl.load(offset + tap, mask=here, other=0.0).to(PRECISE)
-        y += tl.load(offset + tap + G * K, mask=here, other=0.0).to(PRECISE)
-        y += ((k // STEP) - (STEP - 1) / 2) / STEP
-        x += ((k % STEP) - (STEP - 1) / 2) / STEP
-    return y, x
+        x = tl.load(offset + tap, mask=here, other=0.0).to(PRECISE)
+        y = tl.load(offset + tap + G * K, mask=here, other=0.0).to(PRECISE)
+        # Sub-pixels lie at fractions themselves, to be divided in the type of the sums.
+        y += (tl.zeros_like(y) + (k // STEP - (STEP - 1) / 2)) / STEP
+        x += (tl.zeros_like(x) + (k % STEP - (STEP - 1) / 2)) / STEP
+    top, part_y = _split(y, h)
+    left, part_x = _split(x, w)
+    return top, part_y, left, part_x
+
+
+@triton.jit
+def _between(low, part, side, BORDER: tl.constexpr):
+    """The pixel below the place low + part, the shares of it and of the next, and their slopes,
+    zero outside the map. With BORDER the place is held within it."""
+    if BORDER:
+        has_low = (low >= 0) & (low < side - 1) & ((low > 0) | (part > 0))
+        has_high = has_low
+        low = tl.minimum(tl.maximum(low, 0), side - 1)
+        share_high = tl.where(has_high, part, 0.0)
+        share_low = 1.0 - share_high
+    else:
+        has_low = (low >= 0) & (low < side)
+        has_high = (low >= -1) & (low < side - 1)
+        share_low = tl.where(has_low, 1.0 - part, 0.0)
+        share_high = tl.where(has_high, part, 0.0)
+    return low, share_low, share_high, tl.where(has_low, -1.0, 0.0), tl.where(has_high, 1.0, 0.0)
+
+
+@triton.jit
+def _subpixel(image, h, w, k, H, W, STEP: tl.constexpr):
+    """The number of sub-pixel k of a pixel among all pixels of the enlarged maps."""
+    return ((image * H + h) * STEP + k // STEP) * W * STEP + w * STEP + k % STEP
 
 
 @triton.jit
@@ -138,9 +161,11 @@ def _forward(
     inside = here[:, None] & (within < C // G)[None, :]
     total = tl.zeros((BLOCK_P, BLOCK_C), dtype=PRECISE)
     for k in range(K):
-        y, x = _place(offset, pixel, here, h, w, g, k, G, K, STEP, FORM, SIDE, PRECISE)
-        top, upper, lower, _, _ = _between(y, H, FORM == _SUBPIXELS)
-        left, before, behind, _, _ = _between(x, W, FORM == _SUBPIXELS)
+        top, y, left, x = _place(
+            offset, pixel, here, h, w, g, k, G, K, STEP, FORM, SIDE, PRECISE
+        )  # fmt: skip
+        top, upper, lower, _, _ = _between(top, y, H, FORM == _SUBPIXELS)
+        left, before, behind, _, _ = _between(left, x, W, FORM == _SUBPIXELS)
         if WEIGHTED:
             tap = (pixel * G + g) * K + k
             factor = tl.load(weight + tap, mask=here, other=0.0).to(PRECISE)
@@ -158,7 +183,7 @@ def _forward(
             corner, _, _ = _read(value, image, top + 1, left + 1, channel, inside, H, W, C, PRECISE)
             sample += (lower * behind)[:, None] * corner
         if FORM == _SUBPIXELS:
-            place = ((image * H + h) * STEP + k // STEP) * W * STEP + w * STEP + k % STEP
+            place = _subpixel(image, h, w, k, H, W, STEP)
             tl.store(
                 out + (place * C)[:, None] + channel[None, :],
                 sample.to(out.dtype.element_ty),
@@ -181,6 +206,46 @@ def _give(of_value, given, value, image, row, column, share, channel, inside, H,
     corner, at, there = _read(value, image, row, column, channel, inside, H, W, C, PRECISE)
     tl.atomic_add(of_value + at, share[:, None] * given, mask=there)
     return tl.sum(given * corner, axis=1)
+
+
+@triton.jit
+def _give_corners(
+    grad, place, of_value, value, image, top, left, upper, lower, before, behind, here, g, H, W,
+    C: tl.constexpr, G: tl.constexpr, FORM: tl.constexpr, PRECISE: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Add the gradient at a place of the result to those of the four corners, by their shares; the
+    products of the gradient with each corner, summed over the channels."""
+    one = tl.zeros((BLOCK_P,), dtype=PRECISE)
+    two = tl.zeros((BLOCK_P,), dtype=PRECISE)
+    three = tl.zeros((BLOCK_P,), dtype=PRECISE)
+    four = tl.zeros((BLOCK_P,), dtype=PRECISE)
+    for start in range(0, C // G, BLOCK_C):
+        within = start + tl.arange(0, BLOCK_C)
+        channel = g * (C // G) + within
+        inside = here[:, None] & (within < C // G)[None, :]
+        at = (place * C)[:, None] + channel[None, :]
+        given = tl.load(grad + at, mask=inside, other=0.0).to(PRECISE)
+        one += _give(
+            of_value, given, value, image, top, left, upper * before, channel, inside, H, W, C,
+            PRECISE,
+        )  # fmt: skip
+        if FORM != _STRIP_H:
+            two += _give(
+                of_value, given, value, image, top, left + 1, upper * behind, channel, inside, H, W,
+                C, PRECISE,
+            )  # fmt: skip
+        if FORM != _STRIP_W:
+            three += _give(
+                of_value, given, value, image, top + 1, left, lower * before, channel, inside, H, W,
+                C, PRECISE,
+            )  # fmt: skip
+        if (FORM == _SQUARE) or (FORM == _SUBPIXELS):  # noqa: SIM109 - Triton knows no `in`
+            four += _give(
+                of_value, given, value, image, top + 1, left + 1, lower * behind, channel, inside,
+                H, W, C, PRECISE,
+            )  # fmt: skip
+    return one, two, three, four
 
 
 @triton.jit
@@ -216,53 +281,25 @@ def _backward(
     here = pixel < pixels
     for k in range(K):
         tap = (pixel * G + g) * K + k
-        y, x = _place(offset, pixel, here, h, w, g, k, G, K, STEP, FORM, SIDE, PRECISE)
-        top, upper, lower, up, down = _between(y, H, FORM == _SUBPIXELS)
-        left, before, behind, back, on = _between(x, W, FORM == _SUBPIXELS)
+        top, y, left, x = _place(
+            offset, pixel, here, h, w, g, k, G, K, STEP, FORM, SIDE, PRECISE
+        )  # fmt: skip
+        top, upper, lower, up, down = _between(top, y, H, FORM == _SUBPIXELS)
+        left, before, behind, back, on = _between(left, x, W, FORM == _SUBPIXELS)
         factor = tl.full((BLOCK_P,), 1.0, dtype=PRECISE)
         if WEIGHTED:
             factor = tl.load(weight + tap, mask=here, other=0.0).to(PRECISE)
         place = pixel
         if FORM == _SUBPIXELS:
-            place = ((image * H + h) * STEP + k // STEP) * W * STEP + w * STEP + k % STEP
-        # Products of the four corners' channels with the gradient.
-        one = tl.zeros((BLOCK_P,), dtype=PRECISE)
-        two = tl.zeros((BLOCK_P,), dtype=PRECISE)
-        three = tl.zeros((BLOCK_P,), dtype=PRECISE)
-        four = tl.zeros((BLOCK_P,), dtype=PRECISE)
-        for start in range(0, C // G, BLOCK_C):
-            within = start + tl.arange(0, BLOCK_C)
-            channel = g * (C // G) + within
-            inside = here[:, None] & (within < C // G)[None, :]
-            at = (place * C)[:, None] + channel[None, :]
-            given = tl.load(grad + at, mask=inside, other=0.0).to(PRECISE)
-            share = upper * before * factor
-            one += _give(
-                of_value, given, value, image, top, left, share, channel, inside, H, W, C, PRECISE
-            )
-            if FORM != _STRIP_H:
-                share = upper * behind * factor
-                two += _give(
-                    of_value, given, value, image, top, left + 1, share, channel, inside, H, W, C,
-                    PRECISE,
-                )  # fmt: skip
-            if FORM != _STRIP_W:
-                share = lower * before * factor
-                three += _give(
-                    of_value, given, value, image, top + 1, left, share, channel, inside, H, W, C,
-                    PRECISE,
-                )  # fmt: skip
-            if (FORM == _SQUARE) or (FORM == _SUBPIXELS):  # noqa: SIM109 - Triton knows no `in`
-                share = lower * behind * factor
-                four += _give(
-                    of_value, given, value, image, top + 1, left + 1, share, channel, inside, H, W,
-                    C, PRECISE,
-                )  # fmt: skip
+            place = _subpixel(image, h, w, k, H, W, STEP)
+        one, two, three, four = _give_corners(
+            grad, place, of_value, value, image, top, left, upper * factor, lower * factor, before,
+            behind, here, g, H, W, C, G, FORM, PRECISE, BLOCK_P, BLOCK_C,
+        )  # fmt: skip
         above, beneath = before * one + behind * two, before * three + behind * four
         slope_y = (up * above + down * beneath) * factor
         slope_x = upper * (back * one + on * two) + lower * (back * three + on * four)
-        slope_x *= factor
-        _store_slopes(of_offset, slope_y, slope_x, pixel, here, g, k, G, K, FORM)
+        _store_slopes(of_offset, slope_y, slope_x * factor, pixel, here, g, k, G, K, FORM)
         if WEIGHTED:
             sample = upper * above + lower * beneath
             tl.store(of_weight + tap, sample.to(of_weight.dtype.element_ty), mask=here)

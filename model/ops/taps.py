@@ -49,7 +49,8 @@ def regular_taps(K: int, form: str, step: int) -> tuple[list[float], list[float]
 def places(offset: Tensor, form: str, step: int) -> tuple[Tensor, Tensor]:
     """Where the taps read: y and x (B, H, W, G, K) in pixels, float32 at least.
 
-    The axis that a strip does not move along is broadcast from what it depends on.
+    The axis that a strip does not move along is broadcast from what it depends on. Kernels keep
+    whole pixels and fractions apart instead: beside a large coordinate a fraction loses bits.
     """
     H, W = offset.shape[1:3]
     _, K = tap_count(offset, form, step)
