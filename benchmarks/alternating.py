@@ -28,7 +28,7 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 def add_settings(parser: argparse.ArgumentParser, rounds: int) -> None:
     """The arguments of every benchmark."""
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    add_device(parser)
     parser.add_argument("--rounds", type=int, default=rounds, help="of which medians are taken")
     parser.add_argument(
         "--clock",
@@ -40,11 +40,18 @@ def add_settings(parser: argparse.ArgumentParser, rounds: int) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="the results as JSON")
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    def present(name: str) -> str:
+        if name == "cuda" and not torch.cuda.is_available():
+            raise argparse.ArgumentTypeError("PyTorch finds no CUDA device here")
+        return name
+
+    parser.add_argument("--device", default="cpu", type=present, choices=["cpu", "cuda"])
+
+
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The arguments, or the end of the program: what they ask of a GPU must be there."""
+    """The arguments that `add_settings` and others have added."""
     args = parser.parse_args()
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: PyTorch finds no CUDA device here")
     if args.device == "cuda" and args.clock == "cpu":
         parser.error("--clock cpu: it does not see what a GPU computes")
     return args

@@ -4,15 +4,18 @@
 python benchmarks/model.py --size tiny --image_size 512 --output tiny.json
 python benchmarks/model.py --size large --device cuda --precision bfloat16 --image_size 1024
 python benchmarks/model.py --size tiny --device cuda --precision bfloat16 --throughput --compile
+
+--throughput measures training steps with clipping and AdamW, of images that lie on the device: how
+many images a second, and which share of the time the encoder's own step takes.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, get_args
@@ -30,11 +33,11 @@ from benchmarks.alternating import (
     alternate,
     describe,
     machine,
+    parsed,
     peak_bytes,
     ratio,
     shown,
-    synchronise,
-    write_json,
+    write_results,
 )
 from model.anchor_sam.encoder import ModelSize
 from model.anchor_sam.net import AnchorSAM
@@ -44,11 +47,12 @@ from model.ops.dysample import dysample_reference
 
 #: Where the network finds its operators, and their references.
 REFERENCES = {
-    "model.ops.dcnv3.dcnv3": dcnv3_reference,
-    "model.anchor_sam.anchor_mining.deform_strip": deform_strip_reference,
-    "model.ops.dysample.dysample": dysample_reference,
+    "model.ops.dcnv3.dcnv3": partial(dcnv3_reference, dtype=torch.float32),
+    "model.anchor_sam.anchor_mining.deform_strip": partial(
+        deform_strip_reference, dtype=torch.float32
+    ),
+    "model.ops.dysample.dysample": partial(dysample_reference, dtype=torch.float32),
 }
-STEPS = 5  # of the throughput
 
 
 def parse_args() -> argparse.Namespace:
@@ -57,7 +61,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--size", default="tiny", choices=get_args(ModelSize))
     parser.add_argument("--image_size", type=int, default=512)
-    parser.add_argument("--batch_size", type=int, default=1)
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        help="default 1; of --throughput on CUDA the largest that fits (uncompiled), to an eighth",
+    )
     add_settings(parser, rounds=5)
     parser.add_argument(
         "--precision", default="float32", choices=["float32", "bfloat16", "float16"]
@@ -66,14 +74,13 @@ def parse_args() -> argparse.Namespace:
         "--passes", nargs="+", default=["forward", "training_step"], choices=PASSES, help="to time"
     )
     parser.add_argument("--no_reference", action="store_true", help="leave the references out")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the fast network")
     parser.add_argument(
-        "--throughput",
-        action="store_true",
-        help="training images a second instead, in the largest batch that fits (CUDA), and the "
-        "encoder's share of the step",
+        "--compile", action="store_true", help="torch.compile the encoder and the fast network"
     )
-    return parser.parse_args()
+    parser.add_argument(
+        "--throughput", action="store_true", help="measure training images a second instead"
+    )
+    return parsed(parser)
 
 
 class EncoderAlone(nn.Module):
@@ -92,6 +99,16 @@ def precision(args: argparse.Namespace) -> AbstractContextManager:
     if args.precision == "float32":
         return nullcontext()
     return torch.autocast(args.device, getattr(torch, args.precision))
+
+
+def contenders(net: AnchorSAM, args: argparse.Namespace) -> dict[str, nn.Module]:
+    """The encoder alone and the whole network, compiled where asked for."""
+    parts = {"encoder": EncoderAlone(net.encoder), "whole": net}
+    return {name: torch.compile(part) if args.compile else part for name, part in parts.items()}
+
+
+def random_images(batch: int, args: argparse.Namespace) -> Tensor:
+    return torch.randn(batch, 3, args.image_size, args.image_size, device=args.device)
 
 
 def by_references(work: Work) -> Work:
@@ -119,13 +136,17 @@ def step_of(net: nn.Module, image: Tensor, args: argparse.Namespace) -> Work:
     """Forward and backward; the optimiser costs the same whatever the operators."""
 
     def step() -> None:
-        net.train()
-        net.zero_grad()
-        with precision(args):
-            loss = net(image).float().mean()
-        loss.backward()
+        gradients(net, image, args)
+        net.zero_grad()  # so that nothing is held between calls
 
     return step
+
+
+def gradients(net: nn.Module, image: Tensor, args: argparse.Namespace) -> None:
+    net.train()
+    with precision(args):
+        loss = net(image).float().mean()
+    loss.backward()
 
 
 #: What a network does with an image.
@@ -134,15 +155,11 @@ PASSES: dict[str, Callable[..., Work]] = {"forward": forward_of, "training_step"
 
 def compare(args: argparse.Namespace, net: AnchorSAM) -> dict[str, Any]:
     """Forward pass and training step: the encoder, the network, the network by references."""
-    image = torch.randn(args.batch_size, 3, args.image_size, args.image_size, device=args.device)
-    whole = torch.compile(net) if args.compile else net
+    image = random_images(args.batch_size or 1, args)
     results: dict[str, Any] = {}
     for kind in args.passes:
         of = PASSES[kind]
-        works = {
-            "encoder": of(EncoderAlone(net.encoder), image, args),
-            "whole": of(whole, image, args),
-        }
+        works = {name: of(part, image, args) for name, part in contenders(net, args).items()}
         if not args.no_reference:
             works["reference"] = by_references(of(net, image, args))
         times = alternate(works, args.rounds, args.device, args.clock)
@@ -156,37 +173,59 @@ def compare(args: argparse.Namespace, net: AnchorSAM) -> dict[str, Any]:
 
 def throughput(args: argparse.Namespace, net: AnchorSAM) -> dict[str, Any]:
     """Training images a second, and the share of the time that the encoder's own step takes."""
-    whole = torch.compile(net) if args.compile else net
-    batch = largest_batch(args, net) if args.device == "cuda" else args.batch_size
-    image = torch.randn(batch, 3, args.image_size, args.image_size, device=args.device)
-    spent = {}
-    for name, part in (("whole", whole), ("encoder", EncoderAlone(net.encoder))):
-        step = step_of(part, image, args)
-        step()  # compiles, allocates
-        synchronise(args.device)
-        start = time.perf_counter()
-        for _ in range(STEPS):
-            step()
-        synchronise(args.device)
-        spent[name] = (time.perf_counter() - start) / STEPS
+    optimiser = torch.optim.AdamW(net.parameters(), lr=0.0)  # all the work, and the weights stay
+    batch = args.batch_size
+    if batch is None:
+        batch = largest_batch(args, net, optimiser) if args.device == "cuda" else 1
+    image = random_images(batch, args)
+    works = {
+        name: partial(train, part, image, args, optimiser)
+        for name, part in contenders(net, args).items()
+    }
+    times = alternate(works, args.rounds, args.device, args.clock)
     return {
         "batch_size": batch,
-        "images_per_second": batch / spent["whole"],
-        "encoder_share": spent["encoder"] / spent["whole"],
+        "images_per_second": batch / median(times["whole"]),
+        "encoder_share": ratio(times["encoder"], times["whole"]),
+        "seconds": times,
+        "peak_bytes": peak_bytes(works["whole"], args.device),
     }
 
 
-def largest_batch(args: argparse.Namespace, net: AnchorSAM) -> int:
-    """The largest power of two that trains within the device's memory."""
-    batch = 1
-    while True:
+def train(
+    net: nn.Module, image: Tensor, args: argparse.Namespace, optimiser: torch.optim.Optimizer
+) -> None:
+    """A training step; the optimiser passes over parameters without a gradient."""
+    gradients(net, image, args)
+    nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    optimiser.step()
+    optimiser.zero_grad()
+
+
+def largest_batch(
+    args: argparse.Namespace, net: AnchorSAM, optimiser: torch.optim.Optimizer
+) -> int:
+    """The largest batch that trains within the device's memory, to an eighth of it."""
+
+    def fits(batch: int) -> bool:
         try:
-            image = torch.randn(2 * batch, 3, args.image_size, args.image_size, device=args.device)
-            step_of(net, image, args)()
+            train(net, random_images(batch, args), args, optimiser)
         except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            return batch
-        batch *= 2
+            return False
+        return True
+
+    most, too_many = 0, None
+    while too_many is None or too_many - most > max(1, most // 8):
+        batch = max(1, 2 * most) if too_many is None else (most + too_many) // 2
+        if fits(batch):
+            most = batch
+        else:
+            too_many = batch
+        optimiser.zero_grad()
+        torch.cuda.empty_cache()
+    if not most:
+        sys.exit(f"not one image of {args.image_size} px fits into the memory of the device")
+    return most
 
 
 def table(results: dict[str, Any]) -> PrettyTable:
@@ -208,13 +247,15 @@ def main() -> None:
     print(f"{args.size}, {args.image_size} px, {args.precision}, {describe(args.device)}")
     if args.throughput:
         results = throughput(args, net)
-        print(results)
+        share, rate = shown(results["encoder_share"]), results["images_per_second"]
+        print(f"training in batches of {results['batch_size']}: {rate:.2f} images a second")
+        print(f"the encoder's own step takes {share} of the whole step's time")
     else:
         results = compare(args, net)
         print(table(results))
         print("Ratios are medians with quartiles over the rounds; the peak is what a call adds.")
     settings = {name: str(value) for name, value in vars(args).items()}
-    write_json(args.output, {"settings": settings, "machine": machine(args.device), **results})
+    write_results(args.output, {"settings": settings, "machine": machine(args.device), **results})
 
 
 if __name__ == "__main__":
