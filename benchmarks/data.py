@@ -1,10 +1,14 @@
 #!/usr/bin/env python
 """A training sample's cost: python benchmarks/data.py [--split datasets/massachusetts/train]
 
+python benchmarks/data.py --device cuda
+
 Ours (decode, crop, pixels without data, augment, tensor) beside a plain pipeline of albumentations
 (OpenCV decodes everything, RandomCrop and the same steps, ToTensorV2; it looks for no pixels
 without data), alternating in one process on the same images. Times are those that one core works,
 whatever else the machine does. The bound: 25 ms a sample at 1024 from a JPEG of 1500 x 1500.
+Samples are bytes; what it takes to bring them to the device and to normalise them there, as a
+training does, is measured by the clock on the wall.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import cv2
 import numpy as np
@@ -28,10 +33,11 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 import albumentations as A
 from albumentations.pytorch import ToTensorV2
 
+from benchmarks.alternating import add_device, machine, synchronise, write_results
+from model.base import IMAGENET, normalise
 from utils.augment import Augment
 from utils.dataset import IGNORE, TrainCrops, find_pairs, to_sample
 from utils.decoding import Crop, decode
-from utils.files import write_json
 from utils.imageio import read_label, read_size
 from utils.memory import keep_freed_memory
 from utils.nodata import blank_areas
@@ -41,6 +47,7 @@ from utils.synthetic.scene import draw_scene
 
 SIDE_PX = 1500
 SCENES = 3
+BATCH_SIZE, BATCHES = 4, 10  # that go to the device
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,6 +59,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--size", type=int, default=1024, help="of the crops (default 1024)")
     parser.add_argument("--samples", type=int, default=60, help="of each pipeline (default 60)")
+    add_device(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
     return parser.parse_args()
 
@@ -140,6 +148,20 @@ def stages(pairs: list[Pair], size: int, samples: int) -> dict[str, float]:
     return {name: value / samples for name, value in total.items()}
 
 
+def device_ms(size: int, device: str) -> float:
+    """Milliseconds an image from the loader's batch to normalised values on the device."""
+    images = torch.randint(256, (BATCH_SIZE, 3, size, size), dtype=torch.uint8)
+    images = images.pin_memory() if device == "cuda" else images  # as the loader does
+    times = []
+    for _ in range(BATCHES + 1):
+        synchronise(device)
+        start = time.perf_counter()
+        normalise(images.to(device, non_blocking=True), IMAGENET)
+        synchronise(device)
+        times.append(time.perf_counter() - start)
+    return 1e3 * median(times[1:]) / BATCH_SIZE  # the first batch prepares
+
+
 def timed(work: Callable[[], object]) -> tuple[float, object]:
     """Milliseconds of this thread's core, and the result."""
     start = time.thread_time()
@@ -188,9 +210,11 @@ def main() -> None:
         print(f"{len(pairs)} images of {split}, crops of {args.size} px")
         times = compare(pairs, args.size, args.samples)
         result = report(times, stages(pairs, args.size, args.samples))
-    if args.output:
-        settings = {"size": args.size, "samples": args.samples, "images": len(pairs)}
-        write_json(args.output, settings | result)
+    on_device = device_ms(args.size, args.device)
+    print(f"to the device and normalised there ({args.device}): {on_device:.2f} ms an image")
+    settings = {"size": args.size, "samples": args.samples, "images": len(pairs)}
+    facts = {"machine": machine(args.device), "device_ms": on_device}
+    write_results(args.output, settings | facts | result)
 
 
 if __name__ == "__main__":

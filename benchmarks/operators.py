@@ -141,11 +141,8 @@ def table_of_costs(results: dict[str, Any]) -> PrettyTable:
             row += [f"{1e3 * seconds:.2f}", shown(r[step]["speedup"])]
         for kind in ("saved", "peak"):
             fast, reference = r[f"{kind}_bytes_fast"], r[f"{kind}_bytes_reference"]
-            known = fast is not None
-            row += [
-                f"{fast / 1e6:.0f}" if known else "-",
-                f"{fast / reference:.3f}" if known else "-",
-            ]
+            row.append("-" if fast is None else f"{fast / 1e6:.0f}")
+            row.append(f"{fast / reference:.3f}" if reference else "-")
         table.add_row(row)
     return table
 

@@ -126,13 +126,10 @@ def _corners(y, x, weight, weighted, pixel, image, h, w, first, last, size, inde
             )
             index[t], index[taps + t] = here + low, here + high
     else:
+        border = form == _SUBPIXELS
         for t in range(first, last):
-            top, below, upper, lower, _, _ = _between(
-                y[t], y[taps + t], one, bottom, form == _SUBPIXELS
-            )
-            left, beside, before, behind, _, _ = _between(
-                x[t], x[taps + t], one, right, form == _SUBPIXELS
-            )
+            top, below, upper, lower, _, _ = _between(y[t], y[taps + t], one, bottom, border)
+            left, beside, before, behind, _, _ = _between(x[t], x[taps + t], one, right, border)
             if weighted:
                 factor = weight[np.uintp(pixel * taps + t)]
                 upper, lower = upper * factor, lower * factor
@@ -206,13 +203,10 @@ def _slopes(y, x, weight, weighted, pixel, first, last, size, product, of_offset
             _, _, _, _, low, high = _between(place[t], place[taps + t], one, side, False)
             of_offset[np.uintp(pixel * taps + t)] = low * product[t] + high * product[taps + t]
     else:
+        border = form == _SUBPIXELS
         for t in range(first, last):
-            _, _, upper, lower, up, down = _between(
-                y[t], y[taps + t], one, bottom, form == _SUBPIXELS
-            )
-            _, _, before, behind, back, on = _between(
-                x[t], x[taps + t], one, right, form == _SUBPIXELS
-            )
+            _, _, upper, lower, up, down = _between(y[t], y[taps + t], one, bottom, border)
+            _, _, before, behind, back, on = _between(x[t], x[taps + t], one, right, border)
             above = before * product[t] + behind * product[taps + t]
             beneath = before * product[2 * taps + t] + behind * product[3 * taps + t]
             slope_y = up * above + down * beneath
