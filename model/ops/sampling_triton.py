@@ -71,11 +71,7 @@ def _launch(
 
 @triton.jit
 def _split(shift, base):
-    """The place base + shift as whole pixels and the fraction beyond them.
-
-    The fraction is that of the shift: in a sum with the number of a pixel far along the map it
-    would lose its last bits, and with them the side of a whole pixel that it lies on.
-    """
+    """The place base + shift as whole pixels and the shift's own fraction, as in sampling_numba."""
     held = tl.minimum(tl.maximum(shift, -_FAR), _FAR)
     whole = tl.floor(held)
     return base.to(tl.int32) + whole.to(tl.int32), held - whole
