@@ -140,7 +140,8 @@ def evaluate(
     """Scores over a split at native resolution, tiled, and its first samples for pictures.
 
     Images are shared out over the ranks and the integer counts summed. The loss is the mean over
-    images of the loss of the image's blended probabilities. Raises Stopped as training does.
+    images with a valid pixel of the loss of the image's blended probabilities. Raises Stopped as
+    training does.
     """
     scores, losses, samples = {}, {}, []
     for first in progress(range(0, len(images), ranks.world)):
@@ -165,9 +166,10 @@ def evaluate(
                 samples.append(Sample(item["name"], image, target, probability))
         if any_rank(stop_asked(), ranks.device):
             raise Stopped
-    losses = gather_in_order(losses)
-    mean_loss = {"loss": math.fsum(losses) / len(losses)}
-    return mean_loss | score_split(gather_in_order(scores)), _gather_samples(samples)
+    scores, losses = gather_in_order(scores), gather_in_order(losses)
+    with_data = [loss for loss, image in zip(losses, scores, strict=True) if image.counts.has_data]
+    mean_loss = {"loss": math.fsum(with_data) / max(1, len(with_data))}
+    return mean_loss | score_split(scores), _gather_samples(samples)
 
 
 def _loss_of(loss: RoadLoss, probability: np.ndarray, target: Tensor) -> float:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils.metric_names import topology_among
-from utils.metrics import PixelCounts, iou_per_image
+from utils.metric_names import WITHOUT_DATA, topology_among
+from utils.metrics import PixelCounts, images_without_data, iou_per_image, none_without_data
 
 if TYPE_CHECKING:
     from utils.topology.relaxed import RelaxedCurve
@@ -34,19 +34,20 @@ class Scoring:
 
 @dataclass(frozen=True)
 class ImageScores:
-    """The counts of an image without a label, or without a valid pixel, are all zero."""
+    """The counts of an image without a label, or without a valid pixel, are all zero, and its
+    values None."""
 
     counts: PixelCounts = field(default_factory=PixelCounts)
-    topology: dict[str, float] = field(default_factory=dict)
+    topology: dict[str, float | None] = field(default_factory=dict)
     relaxed_curve: RelaxedCurve | None = None  # of `relaxed`: its break-even point is a split's
 
-    def values(self) -> dict[str, float]:
-        return self.counts.metrics() | self.topology
+    def values(self) -> dict[str, float | None]:
+        return none_without_data(self.counts, self.counts.metrics() | self.topology)
 
 
 def score_image(probability: np.ndarray, target: np.ndarray, scoring: Scoring) -> ImageScores:
     """Scores of road probability (H, W) against a target (H, W) of 0, 1 and 255 (no data)."""
-    mask = probability >= np.float32(scoring.threshold)
+    counts = PixelCounts.from_masks(probability >= np.float32(scoring.threshold), target)
     topology, curve = {}, None
     if scoring.topology:
         # seconds that others need not wait
@@ -58,14 +59,18 @@ def score_image(probability: np.ndarray, target: np.ndarray, scoring: Scoring) -
         if "relaxed" in scoring.topology:
             curve = relaxed_curve(probability, target)
             topology["relaxed_break_even"] = curve.break_even()[1]
-    return ImageScores(PixelCounts.from_masks(mask, target), topology, curve)
+    return ImageScores(counts, none_without_data(counts, topology), curve)
 
 
 def score_split(images: Sequence[ImageScores]) -> dict[str, float]:
     """Metrics of the summed counts, the mean of the images' own IoU, and each topology metric's
-    value for a split (`utils.topology.registry.summarise`)."""
+    value for a split (`utils.topology.registry.summarise`).
+
+    Images without a valid pixel are in none of them; `images_without_data` tells how many.
+    """
     counts = [image.counts for image in images]
-    overall = sum(counts, PixelCounts()).metrics() | {"iou_per_image": iou_per_image(counts)}
+    overall = sum(counts, PixelCounts()).metrics()
+    overall |= {"iou_per_image": iou_per_image(counts), WITHOUT_DATA: images_without_data(counts)}
     if any(image.topology for image in images):
         from utils.topology.registry import break_even_values, summarise
 

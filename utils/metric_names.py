@@ -25,6 +25,8 @@ TOPOLOGY_METRICS = {
     "buffer": MainValue("quality", True),
 }
 METRICS = (*PIXEL_METRICS, *TOPOLOGY_METRICS)
+#: In the values of a split: how many of its images no mean counts, having no valid pixel.
+WITHOUT_DATA = "images_without_data"
 
 
 def main_value(metric: str) -> MainValue:
@@ -43,6 +45,15 @@ def parameter_lines(parameters: Mapping[str, Mapping[str, Any]]) -> list[str]:
         f"{name}: " + ", ".join(f"{key} {_short(value)}" for key, value in values.items())
         for name, values in parameters.items()
     ]
+
+
+def left_out_lines(overall: Mapping[str, float]) -> list[str]:
+    """What the means of a split leave out, a line for each reason that there is."""
+    reasons = {
+        WITHOUT_DATA: "Images: {} without a valid pixel left out of the means",
+        "apls_images_left_out": "APLS: {} without a road in the truth left out of the mean",
+    }
+    return [text.format(int(overall[key])) for key, text in reasons.items() if overall.get(key)]
 
 
 def _short(value: float | bool) -> str:

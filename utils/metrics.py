@@ -51,6 +51,11 @@ class PixelCounts:
         tp, fp = int((predicted & road).sum()), int((predicted & background).sum())
         return cls(tp, fp, num_road - tp, num_background - fp)
 
+    @property
+    def has_data(self) -> bool:
+        """Whether there is a valid pixel; an image without one cannot be scored."""
+        return self != PixelCounts()
+
     def __add__(self, other: PixelCounts) -> PixelCounts:
         return PixelCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
@@ -89,8 +94,18 @@ def iou_per_image(images: Iterable[PixelCounts]) -> float:
 
     Images without a valid pixel are left out: they would count as perfect.
     """
-    scores = [image.metrics()["iou"] for image in images if image != PixelCounts()]
+    scores = [image.metrics()["iou"] for image in images if image.has_data]
     return math.fsum(scores) / len(scores) if scores else 1.0
+
+
+def images_without_data(images: Iterable[PixelCounts]) -> float:
+    """How many have no valid pixel, and are in no mean over images."""
+    return float(sum(not image.has_data for image in images))
+
+
+def none_without_data(counts: PixelCounts, values: dict[str, float]) -> dict[str, float | None]:
+    """The values of an image with these counts; each None, not perfect, without a valid pixel."""
+    return {key: value if counts.has_data else None for key, value in values.items()}
 
 
 class ThresholdCounts:

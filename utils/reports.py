@@ -12,7 +12,7 @@ from prettytable import PrettyTable
 
 from utils.files import atomic_path, write_json
 from utils.image_scores import score_split
-from utils.metric_names import main_value, parameter_lines
+from utils.metric_names import left_out_lines, main_value, parameter_lines
 from utils.metrics import ThresholdCounts
 from utils.results import ImageResult
 
@@ -85,13 +85,13 @@ def write_predictions(
     write_json(folder / "predictions.json", asdict(conditions) | {"images": list(entries)})
 
 
-def score_table(results: Sequence[ImageResult], metrics: Sequence[str]) -> PrettyTable:
-    """The split's scores, each metric of the config by its main value."""
+def score_table(results: Sequence[ImageResult], metrics: Sequence[str]) -> str:
+    """The split's scores, each metric of the config by its main value, and what they leave out."""
     scores = score_split([result.scores for result in results])
     shown = [main_value(metric).key for metric in metrics]
     table = PrettyTable(["images", *shown])
     table.add_row([len(results), *(f"{scores[name]:.4f}" for name in shown)])
-    return table
+    return "\n".join([table.get_string(), *left_out_lines(scores)])
 
 
 def flat_items(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

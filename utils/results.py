@@ -11,7 +11,6 @@ import numpy as np
 
 from utils.files import atomic_path
 from utils.image_scores import ImageScores, Scoring, score_image
-from utils.metrics import PixelCounts
 from utils.plots import error_map
 from utils.schema import Inference
 
@@ -86,7 +85,7 @@ def worst_median_best(results: Sequence[ImageResult]) -> list[tuple[str, int]]:
 
     Images without data are passed over; no image stands twice.
     """
-    scored = [at for at, result in enumerate(results) if result.scores.counts != PixelCounts()]
+    scored = [at for at, result in enumerate(results) if result.scores.counts.has_data]
     scored.sort(key=lambda at: (results[at].scores.values()["iou"], results[at].name))
     if len(scored) < 2:
         return [("only image", at) for at in scored]

@@ -87,8 +87,8 @@ def metrics_of_draws(
 ) -> dict[str, np.ndarray]:
     """Each metric's value in each draw (draws: how often each image is in it): (num_draws,).
 
-    Formed as over a split: counts are summed, and the rest is a mean over images, for APLS over
-    those whose truth has roads.
+    Formed as over a split: counts are summed, and the rest is a mean over the images with a valid
+    pixel, for APLS over those whose truth has roads.
     """
     sums = draws @ _columns(images, COUNTS)
     of_pixels = [PixelCounts(*map(int, row)).metrics() for row in sums]
@@ -146,14 +146,11 @@ def _of_summed_counts(
 
 def _mean_over_images(images: Rows, metric: str, draws: np.ndarray) -> np.ndarray:
     key = "iou" if metric == "iou_per_image" else metric
-    values = np.array([float(row[key]) for row in images])
-    if metric == "iou_per_image":
-        counted = _columns(images, COUNTS).any(axis=1)
-        if_none = 1.0
-    else:
-        left_out = (metric.startswith("apls") and row.get("apls_truth_empty") for row in images)
-        counted = ~np.array([bool(out) for out in left_out])
-        if_none = 0.0
+    counted = _columns(images, COUNTS).any(axis=1)
+    if metric.startswith("apls"):
+        counted &= [not row.get("apls_truth_empty") for row in images]
+    if_none = 1.0 if metric == "iou_per_image" else 0.0
+    values = np.array([float(row[key] or 0) for row in images])
     weights = draws * counted
     total = weights.sum(axis=1)
     means = (weights @ values) / np.maximum(total, 1)
@@ -161,4 +158,5 @@ def _mean_over_images(images: Rows, metric: str, draws: np.ndarray) -> np.ndarra
 
 
 def _columns(images: Rows, keys: Sequence[str]) -> np.ndarray:
-    return np.array([[int(row[key]) for key in keys] for row in images], np.int64)
+    # None stands where an image has no valid pixel
+    return np.array([[int(row[key] or 0) for key in keys] for row in images], np.int64)

@@ -11,8 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from utils.comparison.bootstrap import CONFIDENCE, RESAMPLES, metrics_of_draws, paired_differences
-from utils.metric_names import METRICS, main_value
+from utils.comparison.bootstrap import (
+    CONFIDENCE,
+    COUNTS,
+    RESAMPLES,
+    metrics_of_draws,
+    paired_differences,
+)
+from utils.metric_names import METRICS, WITHOUT_DATA, main_value
 from utils.metrics import PixelCounts
 
 #: Of the metrics that a report may hold, whether more is better.
@@ -58,7 +64,7 @@ def summarise(
     images = {name: [run.report["images"] for run in runs] for name, runs in by_model.items()}
     differences = paired_differences(images, metrics) if len(images) > 1 else []
     content = {
-        "about": dict(about) | {"num_images": len(scored[0].report["images"])},
+        "about": dict(about) | _numbers_of_images(scored[0].report["images"]),
         "scoring": _same_in_all([run.report for run in scored]),
         "metrics": [{"key": key, "more_is_better": DIRECTION[key]} for key in metrics],
         "models": models,
@@ -77,6 +83,11 @@ def headline(summary: Mapping[str, Any]) -> str:
     """The metric that a picture of one metric shows."""
     keys = [metric["key"] for metric in summary["metrics"]]
     return next((key for key in HEADLINE if key in keys), keys[0])
+
+
+def _numbers_of_images(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    without_data = sum(not any(row[key] for key in COUNTS) for row in rows)
+    return {"num_images": len(rows), WITHOUT_DATA: without_data}
 
 
 def _rounded(value: Any) -> Any:
@@ -156,7 +167,7 @@ def _shared_metrics(scored: Sequence[Scored]) -> list[str]:
             if not math.isclose(again[key][0], overall, rel_tol=1e-9, abs_tol=1e-9):
                 raise ValueError(
                     f"{run.folder}/metrics.json: {key} is {overall}, its images give "
-                    f"{again[key][0]}"
+                    f"{again[key][0]}: let inference.py write it anew"
                 )
     return keys
 

@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 from prettytable import PrettyTable
 
+from utils.metric_names import left_out_lines
+
 Mark = Literal["", "best", "second"]
 DASH = "-"
 #: Below which a difference is told from chance.
@@ -199,6 +201,7 @@ def _caption(summary: Mapping[str, Any]) -> str:
         f"{about['dataset']}, {scoring.get('split')}, {about['num_images']} images, {at}, "
         f"budget {about['budget']}. Mean ± standard deviation over the seeds; best bold, second "
         f"underlined. FLOPs and latency of one image of {about['image_size']} px."
+        + "".join(f" {line}." for line in left_out_lines(about))
     )
 
 

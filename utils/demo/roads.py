@@ -76,9 +76,13 @@ class Roads:
             "Road share": f"{100 * self.mask.mean():.1f} %",
         }
         if truth is not None:
-            scores = PixelCounts.from_masks(self.mask, truth).metrics()
+            counts = PixelCounts.from_masks(self.mask, truth)
+            scores = counts.metrics()
             names = {"f1": "F1", "iou": "IoU", "precision": "Precision", "recall": "Recall"}
-            facts |= {title: f"{scores[key]:.3f}" for key, title in names.items()}
+            facts |= {
+                title: f"{scores[key]:.3f}" if counts.has_data else "no valid pixel"
+                for key, title in names.items()
+            }
         return facts
 
     @cached_property

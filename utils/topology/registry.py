@@ -96,13 +96,14 @@ def break_even_values(curves: Iterable[RelaxedCurve | None]) -> dict[str, float]
     return {"relaxed_break_even": value, "relaxed_break_even_threshold": threshold}
 
 
-def summarise(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The values of a split from those of its images.
+def summarise(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    """The values of a split from those of its images; None, where nothing is valid, is left out.
 
     Relaxed and buffer scores come from the summed counts. The rest are means over images; for
     APLS over those whose truth has roads, `apls_images_left_out` tells how many have none.
     """
     keys = dict.fromkeys(key for row in rows for key in row)
+    rows = [{key: value for key, value in row.items() if value is not None} for row in rows]
     with_roads = [row for row in rows if not row.get("apls_truth_empty")]
     overall = {}
     for key in keys:

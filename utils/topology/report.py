@@ -11,8 +11,8 @@ from openpyxl import Workbook
 from prettytable import PrettyTable
 
 from utils.files import atomic_path, write_json
-from utils.metric_names import PIXEL_METRICS, parameter_lines
-from utils.metrics import PixelCounts, ThresholdCounts, iou_per_image
+from utils.metric_names import PIXEL_METRICS, WITHOUT_DATA, left_out_lines, parameter_lines
+from utils.metrics import PixelCounts, ThresholdCounts, images_without_data, iou_per_image
 from utils.topology.parameters import topology_parameters
 from utils.topology.registry import break_even_values, summarise
 from utils.topology.scoring import GRAPH_METRICS, METRICS, Request, Scored
@@ -56,8 +56,7 @@ def table(report: dict[str, Any]) -> str:
     grid.add_divider()
     grid.add_row(["overall", *(_short(report["overall"][key]) for key in shown)])
     lines = [grid.get_string()]
-    if left_out := int(report["overall"].get("apls_images_left_out", 0)):
-        lines.append(f"APLS: {left_out} without a road in the truth left out of the mean")
+    lines += left_out_lines(report["overall"])
     for name, best in report.get("sweep", {}).get("best", {}).items():
         lines.append(f"best {name}: {best['value']:.4f} at threshold {best['threshold']:g}")
     return "\n".join(lines)
@@ -98,6 +97,8 @@ def _overall(images: Sequence[Scored]) -> dict[str, float]:
     overall |= {key: of_pixels[key] for key in PIXEL_METRICS if key in overall}
     if "iou" in overall:
         overall["iou_per_image"] = iou_per_image(counts)
+    if counts:
+        overall[WITHOUT_DATA] = images_without_data(counts)
     return overall | break_even_values(image.relaxed_curve for image in images)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.metric_names import PIXEL_METRICS, TOPOLOGY_METRICS, topology_among
-from utils.metrics import PixelCounts, ThresholdCounts
+from utils.metrics import PixelCounts, ThresholdCounts, none_without_data
 from utils.topology.apls import APLSResult, apls
 from utils.topology.connect import JoinRule
 from utils.topology.figures import draw_comparison
@@ -46,7 +46,7 @@ class Scored:
     """The values of an image, with what adds up over images; or `problem`, in one line."""
 
     name: str
-    values: dict[str, float]
+    values: dict[str, float | None]  # None: no valid pixel
     pixel_size_m: float | None = None  # None: no raster on either side
     problem: str | None = None
     pixels: PixelCounts | None = None
@@ -79,6 +79,7 @@ def _score(paths: PairPaths, request: Request) -> Scored:
         if "relaxed" in names and pair.prediction.is_probability:
             curve = relaxed_curve(pair.probability(), pair.target())
             values["relaxed_break_even"] = curve.break_even()[1]
+        values = none_without_data(pixels, values)
     by_threshold, apls_by_threshold = _sweep(pair, truth, request)
     return Scored(
         paths.name,
