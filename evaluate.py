@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +28,7 @@ from utils.command_line import (
     set_up_logging,
     user_mistakes,
 )
+from utils.cores import usable_cores
 from utils.progress import progress
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         paths, problems = find_pair_paths(args.pred, args.gt)
         for folder in filter(None, (args.output, args.figures)):
             make_results_folder(folder)
-    scored = list(score_all(paths, request, args.workers or len(os.sched_getaffinity(0))))
+    scored = list(score_all(paths, request, args.workers or usable_cores()))
     problems += [image.problem for image in scored if image.problem is not None]
     for problem in problems:
         print(problem, file=sys.stderr)

@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 from prettytable import PrettyTable
 
+from utils.cores import usable_cores
 from utils.decoding import decode, has_end
 from utils.imageio import (
     least_road_value,
@@ -134,7 +135,7 @@ def in_threads(
     work: Callable[[Item], Result], items: Sequence[Item], what: str
 ) -> Iterator[Result]:
     """Results in order, while progress is shown; decoders, numpy and hashing run in parallel."""
-    with ThreadPoolExecutor(min(16, len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(min(16, usable_cores())) as pool:
         yield from progress(pool.map(work, items), len(items), what)
 
 

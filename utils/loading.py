@@ -8,6 +8,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader
 
+from utils.cores import usable_cores
 from utils.dataset import TrainCrops, WholeImages, find_pairs
 from utils.dataset_check import dataset_problems
 from utils.distributed import Ranks, barrier
@@ -67,7 +68,7 @@ def default_workers(ranks: Ranks) -> int:
     if ranks.device.type == "cpu":
         return 0
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return max(1, min(MAX_WORKERS, len(os.sched_getaffinity(0)) // local_world))
+    return max(1, min(MAX_WORKERS, usable_cores() // local_world))
 
 
 def _start_worker(_: int) -> None:

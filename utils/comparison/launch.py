@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
+import errno
 import logging
 import os
 import signal
@@ -15,6 +15,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 logger = logging.getLogger(__name__)
 
@@ -68,17 +74,31 @@ def only_one(folder: Path) -> Iterator[int]:
     with open(folder / LOCK_FILE, "w") as file:
         deadline, told = time.monotonic() + ORPHAN_S, False
         while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _locked(file):
                 break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ValueError(f"{folder}: another comparison is at work in it") from None
-                if not told:
-                    logger.info("%s is in use, waiting up to %d s", folder, ORPHAN_S)
-                    told = True
-                time.sleep(1)
+            if time.monotonic() > deadline:
+                raise ValueError(f"{folder}: another comparison is at work in it")
+            if not told:
+                logger.info("%s is in use, waiting up to %d s", folder, ORPHAN_S)
+                told = True
+            time.sleep(1)
         yield file.fileno()
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether nobody else holds the file, which is then held until it is closed."""
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        return False
+    return True
 
 
 class Launcher:
@@ -111,7 +131,7 @@ class Launcher:
                 text=True,
                 errors="replace",
                 start_new_session=True,  # a Ctrl-C reaches it once, through `_forward`
-                pass_fds=(self._lock,),
+                pass_fds=(self._lock,) if fcntl else (),  # Windows knows no inherited locks
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
             for line in self._process.stdout or ():
@@ -136,10 +156,10 @@ class Launcher:
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
-        if self._process is not None:
-            self._process.send_signal(number)
-        else:
+        if self._process is None:
             raise Interrupted(number)
+        if sys.platform != "win32":  # there the script has got the Ctrl-C, too
+            self._process.send_signal(number)
 
 
 def _end_with_parent() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from pathlib import Path
 
 import torch
 from torch import nn
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 _STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"  # what Linux wants written to clear_refs
@@ -37,10 +41,12 @@ class PeakMemory:
             _CLEAR_REFS.write_text(_RESET_PEAK)
         self._before = _resident_bytes() or _peak_bytes()
 
-    def peak(self) -> int:
+    def peak(self) -> int | None:
+        """None on a CPU under a system that does not tell (Windows)."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
-        return self._weights + max(0, _peak_bytes() - self._before)
+        peak = _peak_bytes()
+        return self._weights + max(0, peak - self._before) if peak else None
 
 
 def _resident_bytes() -> int:
@@ -48,8 +54,11 @@ def _resident_bytes() -> int:
 
 
 def _peak_bytes() -> int:
+    """0 where the system does not tell."""
+    if found := _from_status("VmHWM"):
+        return found
     unit = 1 if sys.platform == "darwin" else 1024
-    return _from_status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit if resource else 0
 
 
 def _from_status(key: str) -> int:

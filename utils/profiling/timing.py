@@ -55,7 +55,7 @@ class Timing:
     median_s: float
     p90_s: float
     fps: float  # images a second at the median
-    peak_bytes: int
+    peak_bytes: int | None  # None where the system does not tell
     warm_up: int
     repeats: int
     by_part_s: dict[str, float] | None = None  # of a forward pass, not compiled
@@ -185,7 +185,7 @@ def _over(started: float, times: list[float], conditions: Conditions) -> bool:
 
 
 def _timing(
-    times: list[float], conditions: Conditions, peak: int, by_part: dict[str, float] | None
+    times: list[float], conditions: Conditions, peak: int | None, by_part: dict[str, float] | None
 ) -> Timing:
     median, p90 = (float(np.percentile(times, share)) for share in (50, 90))
     fps = conditions.batch / median

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.command_line import leave_signals_to_parent
+from utils.cores import usable_cores
 from utils.files import atomic_path
 from utils.synthetic.scene import draw_scene
 
@@ -160,7 +160,7 @@ def _write_scenes(
         for kind in ("image", "label", "graph"):
             (folder / split / kind).mkdir(parents=True, exist_ok=True)
     task = partial(_write_scene, folder, images=images, size=size, seed=seed)
-    workers = min(workers or _available_cores(), len(indices))
+    workers = min(workers or usable_cores(), len(indices))
     done = map(task, indices) if workers <= 1 else in_processes(task, indices, workers)
     for _ in tqdm(done, total=len(indices), desc="scenes", unit="scene", disable=None):
         pass
@@ -197,9 +197,3 @@ def _write_image(path: Path, pixels: np.ndarray, settings: tuple[int, ...]) -> N
     with atomic_path(path) as temporary:
         if not cv2.imwrite(str(temporary), pixels, settings):
             raise OSError(f"{path} could not be written")
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
