@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.command_line import Mistakes, set_up_logging, user_mistakes
+from utils.command_line import Mistakes, plain_end, set_up_logging, user_mistakes
 
 if TYPE_CHECKING:
     from utils.comparison.plan import Task
@@ -53,6 +53,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+@plain_end()
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     set_up_logging()

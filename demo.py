@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from utils.command_line import end_at_signals, set_up_logging, user_mistakes
+from utils.command_line import end_at_signals, plain_end, set_up_logging, user_mistakes
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -47,6 +47,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@plain_end()
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     set_up_logging()

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from utils.command_line import (
     end_at_signals,
     leave_signals_to_parent,
+    plain_end,
     set_up_logging,
     user_mistakes,
 )
@@ -74,6 +75,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@plain_end()
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     set_up_logging()

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.command_line import end_at_signals, set_up_logging, user_mistakes
+from utils.command_line import end_at_signals, plain_end, set_up_logging, user_mistakes
 from utils.export import KINDS
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def band_numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+@plain_end()
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     set_up_logging()

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.command_line import end_at_signals, set_up_logging, user_mistakes
+from utils.command_line import end_at_signals, plain_end, set_up_logging, user_mistakes
 
 if TYPE_CHECKING:
     from utils.profiling.timing import Conditions
@@ -50,6 +50,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@plain_end()
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     set_up_logging()

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.command_line import end_at_signals, set_up_logging, user_mistakes
+from utils.command_line import end_at_signals, plain_end, set_up_logging, user_mistakes
 
 if TYPE_CHECKING:
     from utils.preparation.prepare import Request
@@ -78,6 +78,7 @@ def add_dataset(parser: argparse.ArgumentParser, name: str, splits: str) -> None
         )
 
 
+@plain_end()
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     set_up_logging()

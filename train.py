@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.command_line import StopRequest, set_up_logging, user_mistakes
+from utils.command_line import StopRequest, plain_end, set_up_logging, user_mistakes
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -56,6 +56,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@plain_end("go on with load=auto")
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     set_up_logging()

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from utils.files import FULL, DiskFull
+
 _WRONG_PATHS = (
     FileExistsError,
     FileNotFoundError,
@@ -17,6 +19,9 @@ _WRONG_PATHS = (
     NotADirectoryError,
     PermissionError,
 )
+
+#: 128 + the number of SIGPIPE, which systems without that signal do not know.
+_READER_LEFT = 141
 
 
 @contextmanager
@@ -32,6 +37,54 @@ def user_mistakes() -> Iterator[None]:
         if os.environ.get("RANK", "0") == "0":
             print(message, file=sys.stderr)
         raise SystemExit(2) from None
+
+
+@contextmanager
+def plain_end(after_full_disk: str = "give the same command again") -> Iterator[None]:
+    """Around `main`, as a decorator: what is nobody's mistake ends it without a traceback.
+
+    A full disk costs a line that names the file and says what to do, and status 1. A reader of
+    the output that has left (`| head`) ends the program in silence, as it ends Unix's own tools.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        raise SystemExit(_READER_LEFT) from None
+    except (DiskFull, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in FULL:
+            raise
+        print(f"{_no_room(error)}: free some space, then {after_full_disk}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _reader_left() -> bool:
+    """Whether nobody reads standard output any more; what is left of it is then dropped."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # or Python's own last flush would complain
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return True
+    return False
+
+
+def _no_room(error: BaseException) -> str:
+    """The first file that had no room: others may have followed it while the program ended."""
+    if isinstance(error, OSError):
+        text = f"{error.filename or 'the output'} could not be written ({error.strerror})"
+    following: BaseException | None = error
+    while following is not None:
+        if isinstance(following, DiskFull):
+            text = str(following)
+        following = following.__context__
+    return text
 
 
 class Mistakes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,12 +16,21 @@ from typing import Any
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
+#: What systems say where nothing more fits: on the disk, into the user's share of it, or a file.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PROBE_BYTES = 1 << 20
+
+
+class DiskFull(Exception):
+    """There is no room for a file; the message names it."""
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path` to write to; renamed to `path` when the block succeeds.
 
-    The suffix is kept, since image and spreadsheet writers choose their format by it.
+    The suffix is kept, since image and spreadsheet writers choose their format by it. Raises
+    DiskFull where there is no room; the file that was there stays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,11 +38,42 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp's 0600 would hide results from colleagues
-        os.replace(temporary, path)
+        with room_for(path, temporary):
+            yield temporary
+            # mkstemp's 0600 would hide results from colleagues
+            os.chmod(temporary, 0o666 & ~_UMASK)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_for(path: Path, written: Path | None = None) -> Iterator[None]:
+    """Raise DiskFull, which names `path`, where the block fails because there is no room for it.
+
+    Few writers say why they failed. What they have `written` so far, and is to be dropped, tells:
+    is there room for a little more?
+    """
+    try:
+        yield
+    except Exception as error:
+        if reason := _why_full(error, written):
+            raise DiskFull(f"{path} could not be written ({reason})") from error
+        raise
+
+
+def _why_full(error: BaseException | None, written: Path | None) -> str | None:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return error.strerror
+        error = error.__cause__ or error.__context__
+    try:
+        if written:
+            with open(written, "ab") as file:
+                file.write(bytes(_PROBE_BYTES))
+    except OSError as refusal:
+        return refusal.strerror if refusal.errno in FULL else None
+    return None
 
 
 def make_results_folder(folder: Path) -> None:

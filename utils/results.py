@@ -9,6 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from utils.encoding import encoded
 from utils.files import atomic_path
 from utils.image_scores import ImageScores, Scoring, score_image
 from utils.plots import error_map
@@ -35,7 +36,9 @@ def image_result(
     """What a probability map (H, W) makes of an image; `target` holds 0, 1 and 255 (no data)."""
     mask = probability >= np.float32(scoring.threshold)
     scores = ImageScores() if target is None else score_image(probability, target, scoring)
-    return ImageResult(name, float(mask.mean()), scores, _png(mask.astype(np.uint8) * 255))
+    return ImageResult(
+        name, float(mask.mean()), scores, encoded(".png", mask.astype(np.uint8) * 255)
+    )
 
 
 def map_folders(settings: Inference, labelled: bool = True) -> list[str]:
@@ -75,9 +78,10 @@ def write_maps(
         with atomic_path(files["prob"]) as path:
             np.save(path, probability)
     elif "prob" in files:
-        _write(files["prob"], _png(np.rint(probability * 255).astype(np.uint8)))
+        _write(files["prob"], encoded(".png", np.rint(probability * 255).astype(np.uint8)))
     if "error_map" in files:
-        _write(files["error_map"], _png(error_map(result.mask, target)[..., ::-1]))  # RGB -> BGR
+        errors = error_map(result.mask, target)[..., ::-1]  # RGB -> BGR
+        _write(files["error_map"], encoded(".png", errors))
 
 
 def worst_median_best(results: Sequence[ImageResult]) -> list[tuple[str, int]]:
@@ -91,12 +95,6 @@ def worst_median_best(results: Sequence[ImageResult]) -> list[tuple[str, int]]:
         return [("only image", at) for at in scored]
     roles = {scored[len(scored) // 2]: "median", scored[0]: "worst", scored[-1]: "best"}
     return [(roles[at], at) for at in scored if at in roles]
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    encoded, data = cv2.imencode(".png", pixels)
-    assert encoded, f"no PNG of {pixels.dtype} {pixels.shape}"
-    return data.tobytes()
 
 
 def _write(path: Path, data: bytes) -> None:

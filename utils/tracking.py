@@ -105,9 +105,9 @@ class Tracker:
 
     def end(self) -> None:
         """Leave everything up to date."""
+        self.comet.end()
         if self.rows:
             self._draw_curves()
-        self.comet.end()
 
     def _draw_curves(self) -> None:
         training_curves(self.rows, self.run / "curves.png")

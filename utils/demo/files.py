@@ -10,6 +10,7 @@ import rasterio
 
 from utils.demo.picture import Place
 from utils.demo.roads import Roads
+from utils.encoding import encoded
 from utils.files import atomic_path
 from utils.topology.export import write_graph
 
@@ -39,10 +40,8 @@ def write_picture(pixels: np.ndarray, path: Path) -> Path:
     """Grey or RGB uint8 in the format of the suffix."""
     ordered = pixels if pixels.ndim == 2 else pixels[..., ::-1]  # RGB -> BGR
     quality = [cv2.IMWRITE_JPEG_QUALITY, 90] if path.suffix == ".jpg" else []
-    encoded, data = cv2.imencode(path.suffix, ordered, quality)
-    assert encoded, f"no {path.suffix} of {pixels.dtype} {pixels.shape}"
     with atomic_path(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+        temporary.write_bytes(encoded(path.suffix, ordered, quality))
     return path
 
 

@@ -24,6 +24,7 @@ from rasterio.windows import transform as window_transform
 
 from utils.dataset_check import examine
 from utils.decoding import Crop, decode, read_header
+from utils.encoding import encoded
 from utils.files import atomic_path, sha256
 from utils.imageio import read_image_and_valid, read_label
 from utils.pairing import Pair
@@ -209,5 +210,4 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
     if pixels.ndim == 3:
         swap = cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
         pixels = cv2.cvtColor(np.ascontiguousarray(pixels), swap)
-    if not cv2.imwrite(str(path), pixels):
-        raise OSError(f"{path} could not be written")
+    path.write_bytes(encoded(".png", pixels))

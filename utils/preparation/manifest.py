@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from utils.files import atomic_path, write_json
+from utils.files import atomic_path, room_for, write_json
 from utils.pairing import SPLITS
 
 SETTINGS_FILE = "manifest.json"
@@ -84,7 +84,8 @@ class Manifest:
         mode = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         handle = os.open(self.folder / JOURNAL_FILE, mode, 0o644)
         try:
-            os.write(handle, line.encode())
+            with room_for(self.folder / JOURNAL_FILE):
+                os.write(handle, line.encode())
         finally:
             os.close(handle)
 

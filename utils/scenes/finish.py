@@ -11,7 +11,8 @@ from threading import Thread
 
 from rasterio.errors import RasterioError
 
-from utils.command_line import end_at_signals, set_up_logging
+from utils.command_line import end_at_signals, plain_end, set_up_logging
+from utils.files import room_for
 from utils.scenes.assemble import assemble
 from utils.scenes.plan import ScenePlan
 from utils.scenes.stitch import stitch
@@ -44,7 +45,8 @@ def finish_in_background(plans: Sequence[ScenePlan], rank: int, world: int) -> N
     set_up_logging()
     end_at_signals()
     Thread(target=_end_with_parent, daemon=True).start()
-    finish_scenes(plans, rank, world)
+    with plain_end():
+        finish_scenes(plans, rank, world)
 
 
 def _end_with_parent() -> None:
@@ -66,7 +68,8 @@ def finish(plan: ScenePlan) -> None:
     """Put the files of a scene in their places, note that it is done, and drop what it took."""
     if plan.record.exists():
         return
-    ready, road_share = assemble(plan)
+    with room_for(plan.work, plan.work / "room"):
+        ready, road_share = assemble(plan)
     entry = {"road_share": road_share}
     if road_share is None:
         logger.warning("%s: has no data anywhere, and so has its mask", plan.raster.path)

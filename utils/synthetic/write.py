@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from utils.command_line import leave_signals_to_parent
 from utils.cores import usable_cores
+from utils.encoding import encoded
 from utils.files import atomic_path
 from utils.synthetic.scene import draw_scene
 
@@ -195,5 +196,4 @@ def _write_scene(folder: Path, index: int, *, images: int, size: int, seed: int)
 
 def _write_image(path: Path, pixels: np.ndarray, settings: tuple[int, ...]) -> None:
     with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), pixels, settings):
-            raise OSError(f"{path} could not be written")
+        temporary.write_bytes(encoded(path.suffix, pixels, settings))
