@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
+
 import pytest
 
 import train
@@ -39,3 +43,33 @@ def test_the_option_needs_no_config(monkeypatch, capsys):
         train.main(["--list-models"])
     assert stop.value.code == 0
     assert capsys.readouterr().out == "the table\n"
+
+
+def without_reader(monkeypatch, *, buffered: bool):
+    """Standard output as `| head` leaves it behind."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    output = os.fdopen(writer, "w") if buffered else os.fdopen(writer, "wb", buffering=0)
+    output = output if buffered else io.TextIOWrapper(output, write_through=True)
+    monkeypatch.setattr(sys, "stdout", output)
+    return output
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_reader_that_has_left_is_no_error(monkeypatch, capfd, buffered):
+    monkeypatch.setattr("model.listing.models_table", lambda: "the table")
+    output = without_reader(monkeypatch, buffered=buffered)
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--list-models"])
+    assert stop.value.code == 141  # as for a program that SIGPIPE ends
+    output.close()  # as Python does at its end: no complaint
+    assert capfd.readouterr() == ("", "")
+
+
+def test_another_broken_pipe_stays_an_error(monkeypatch):
+    def broken():
+        raise BrokenPipeError
+
+    monkeypatch.setattr("model.listing.models_table", broken)
+    with pytest.raises(BrokenPipeError):
+        train.main(["--list-models"])

@@ -63,9 +63,9 @@ def plain_end(after_full_disk: str = "give the same command again") -> Iterator[
 
 
 def _reader_left() -> bool:
-    """Whether nobody reads standard output any more; what is left of it is then dropped."""
+    """Whether nobody reads standard output any more, and not another pipe is broken."""
     try:
-        sys.stdout.flush()
+        print(flush=True)
     except BrokenPipeError:
         # or Python's own last flush would complain
         nowhere = os.open(os.devnull, os.O_WRONLY)
