@@ -18,19 +18,29 @@ from utils.checkpoint import (
     save_checkpoint,
 )
 
+WHOLE = {
+    "model_classname": "UNet",
+    "config": {},
+    "epoch": 1,
+    "model": {},
+    "ema": None,
+    "threshold": None,
+    "scores": {},
+}
+
 
 def test_round_trip_and_no_leftovers(tmp_path):
     path = tmp_path / "run" / "last.pth"
-    save_checkpoint(path, {"model_classname": "UNet", "model": {"w": torch.ones(2)}})
+    save_checkpoint(path, WHOLE | {"model": {"w": torch.ones(2)}})
     assert torch.equal(load_checkpoint(path)["model"]["w"], torch.ones(2))
     assert [p.name for p in path.parent.iterdir()] == ["last.pth"]
 
 
 def test_a_failed_write_keeps_the_previous_file(tmp_path):
     path = tmp_path / "last.pth"
-    save_checkpoint(path, {"model_classname": "UNet", "model": {}})
+    save_checkpoint(path, WHOLE)
     with pytest.raises(TypeError):
-        save_checkpoint(path, {"model_classname": "Net", "model": (i for i in range(3))})
+        save_checkpoint(path, WHOLE | {"model": (i for i in range(3))})
     assert load_checkpoint(path)["model_classname"] == "UNet"
     assert [p.name for p in tmp_path.iterdir()] == ["last.pth"]
 
@@ -42,13 +52,20 @@ class Evil:
 
 def test_wrong_files_are_named_in_one_line(tmp_path, capsys):
     good, cut, text, code, other, old = (tmp_path / f"{n}.pth" for n in "abcdef")
-    save_checkpoint(good, {"model_classname": "UNet", "model": {"w": torch.zeros(9999)}})
+    save_checkpoint(good, WHOLE | {"model": {"w": torch.zeros(9999)}})
     cut.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     text.write_text("not a checkpoint")
     torch.save({"x": Evil()}, code)
     torch.save({"w": torch.zeros(1)}, other)
     torch.save({"format": 0, "model_classname": "UNet", "model": {}}, old)
+    made, begun = tmp_path / "made.pth", tmp_path / "begun.pth"
+    save_checkpoint(made, {"model_classname": "UNet", "model": {}, "scores": 0.5, "ema": None})
+    save_checkpoint(begun, WHOLE | {"optimizer": {}, "schedule": {}, "scaler": {}})
+    torch.save({"model_classname": "UNet", "model": {}}, alien := tmp_path / "alien.pth")
     for path, message in (
+        (alien, "kind: format, config, epoch, ema, threshold, scores"),
+        (made, "no whole checkpoint, missing or of another kind: config, epoch, threshold, scores"),
+        (begun, "of another kind: ema_updates, progress, history, random"),
         (tmp_path / "absent.pth", "no such file"),
         (tmp_path, "is a folder, name a file in it"),
         (cut, r"truncated or damaged \([^.]+\)$"),

@@ -21,6 +21,26 @@ from utils.files import atomic_path
 
 FORMAT = 1
 SAFETENSORS = ".safetensors"
+#: The parts of every file, and what is in them.
+_PARTS = {
+    "format": int,
+    "config": dict,
+    "epoch": int,
+    "model": dict,
+    "ema": (dict, type(None)),
+    "threshold": (int, float, type(None)),
+    "scores": dict,
+}
+#: Those of a last.pth besides.
+_PARTS_TO_RESUME = {
+    "optimizer": dict,
+    "schedule": dict,
+    "scaler": dict,
+    "ema_updates": int,
+    "progress": dict,
+    "history": list,
+    "random": list,
+}
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
@@ -47,11 +67,22 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = read_torch_file(path)
     if "model_classname" not in checkpoint or "model" not in checkpoint:
         raise ValueError(f"{path}: not a checkpoint of this project (no model_classname in it)")
-    if checkpoint.get("format") != FORMAT:
+    if checkpoint.get("format", FORMAT) != FORMAT:
         raise ValueError(
-            f"{path}: checkpoint format {checkpoint.get('format')}, this program reads {FORMAT}"
+            f"{path}: checkpoint format {checkpoint['format']}, this program reads {FORMAT}"
         )
+    _refuse_parts(checkpoint, path)
     return checkpoint
+
+
+def _refuse_parts(checkpoint: dict[str, Any], path: str | Path) -> None:
+    parts = _PARTS | (_PARTS_TO_RESUME if is_resumable(checkpoint) else {})
+    missing = [name for name in parts if not isinstance(checkpoint.get(name, ...), parts[name])]
+    if missing:
+        raise ValueError(
+            f"{path}: no whole checkpoint, missing or of another kind: {', '.join(missing)} "
+            "(take a file that train.py wrote)"
+        )
 
 
 def read_torch_file(path: str | Path) -> dict[str, Any]:
