@@ -10,7 +10,7 @@ ROOT := $(shell dirname "$(abspath $(lastword $(MAKEFILE_LIST)))")
 .PHONY: demo test lint format setup
 
 demo: setup
-	@cd "$(ROOT)" && $(VENV)/python prepare_data.py sample --dst datasets/sample
+	@cd "$(ROOT)" && $(VENV)/python prepare_data.py sample --dst datasets/quickstart --set-aside
 	@cd "$(ROOT)" && $(VENV)/python train.py -c config/quickstart.yaml load=auto
 	@cd "$(ROOT)" && $(VENV)/python inference.py -c config/quickstart.yaml
 

@@ -41,6 +41,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     sample.add_argument("--images", type=int, default=64, help="scenes in all (default 64)")
     sample.add_argument("--size", type=int, default=512, help="side in pixels (default 512)")
     sample.add_argument("--seed", type=int, default=6, help="same seed, same bytes (default 6)")
+    sample.add_argument(
+        "--set-aside", action="store_true", help="move anything else that is in --dst to DST-1, ..."
+    )
 
     check = commands.add_parser("check", help="report everything that is wrong with a dataset")
     check.add_argument("dataset", help="ROOT/DATASET, with {train,val,test}/{image,label} in it")
@@ -88,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
             from utils.synthetic import write_sample_dataset
 
             wanted = {"images": args.images, "size": args.size, "seed": args.seed}
-            return write_sample_dataset(args.dst, **wanted)
+            return write_sample_dataset(args.dst, **wanted, set_aside=args.set_aside)
         if args.command == "check":
             from utils.dataset_check import check_dataset
 

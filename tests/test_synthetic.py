@@ -11,10 +11,13 @@ import cv2
 import networkx as nx
 import numpy as np
 import pytest
+import yaml
 from shapely import LineString, MultiLineString, Point, STRtree, box, distance, points
 from shapely.ops import unary_union
 
 import prepare_data
+from tests.conftest import ROOT
+from utils.demo.models import SYNTHETIC_DATASETS
 from utils.synthetic import write_sample_dataset
 from utils.synthetic.scene import MARGIN_M, Scene, draw_scene
 from utils.synthetic.write import in_processes, split_counts
@@ -305,3 +308,32 @@ def test_the_command(tmp_path: Path) -> None:
     arguments = ["--dst", str(folder), "--images", "3", "--size", "130", "--seed", "1"]
     assert prepare_data.main(["sample", *arguments]) == 0
     assert len(list(folder.glob("*/image/*.jpg"))) == 3
+
+
+def test_the_demo_works_whatever_lies_in_its_folder(tmp_path, capsys) -> None:
+    folder = tmp_path / "quickstart"
+    command = ["sample", "--dst", str(folder), "--images", "1", "--size", "128", "--set-aside"]
+    (folder / "train").mkdir(parents=True)
+    (folder / "train" / "mine.png").write_text("mine")
+    assert prepare_data.main(command) == 0
+    moved = tmp_path / "quickstart-1"
+    assert f"moved to {moved}" in capsys.readouterr().out
+    assert (moved / "train" / "mine.png").read_text() == "mine"
+    before = contents(folder)
+    assert prepare_data.main([*command, "--seed", "7"]) == 0
+    assert contents(tmp_path / "quickstart-2") == before != contents(folder)
+    assert prepare_data.main([*command, "--seed", "7"]) == 0
+    assert "already complete" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "quickstart",
+        "quickstart-1",
+        "quickstart-2",
+    ]
+
+
+def test_the_demo_trains_on_what_it_writes() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    config = yaml.safe_load((ROOT / "config" / "quickstart.yaml").read_text(encoding="utf-8"))
+    folder = f"{config['root_dir']}/{config['dataset_name']}"
+    assert f"prepare_data.py sample --dst {folder} --set-aside\n" in makefile
+    assert config["dataset_name"] in SYNTHETIC_DATASETS

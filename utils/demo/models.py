@@ -24,8 +24,8 @@ from utils.tiling import Tile, TileGrid
 
 #: Models that stay in memory; one more takes the place of that which was asked for longest ago.
 MAX_LOADED = 3
-#: The dataset of `prepare_data.py sample`.
-SYNTHETIC_DATASET = "sample"
+#: Datasets of `prepare_data.py sample`: the README's, and that of `make demo`.
+SYNTHETIC_DATASETS = ("sample", "quickstart")
 
 
 class Spot(NamedTuple):
@@ -138,7 +138,7 @@ def has_anchors(network: RoadModel) -> bool:
 
 def is_synthetic(predictor: Predictor) -> bool:
     """Whether a model has seen nothing but the procedural scenes, as that of the quick start."""
-    return predictor.config.dataset_name == SYNTHETIC_DATASET
+    return predictor.config.dataset_name in SYNTHETIC_DATASETS
 
 
 def _load(path: Path) -> Predictor:

@@ -8,6 +8,7 @@ DST/manifest.json                             what it was made from
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import sys
@@ -37,20 +38,29 @@ JPEG_SETTINGS = (
 
 
 def write_sample_dataset(
-    dst: str, *, images: int, size: int, seed: int, workers: int | None = None
+    dst: str,
+    *,
+    images: int,
+    size: int,
+    seed: int,
+    workers: int | None = None,
+    set_aside: bool = False,
 ) -> int:
     """Write `images` scenes of `size` pixels a side under `dst`; return the exit status.
 
     The bytes depend on the arguments alone, not on `workers` (None: one per available core). A set
-    that is complete is left as it is, one that was interrupted is completed. Status 0: the set is
-    there. 2: wrong arguments, or `dst` holds other things. 130 and 143: interrupted by Ctrl-C or
-    SIGTERM, call it again.
+    that is complete is left as it is, one that was interrupted is completed; other things in `dst`
+    are moved beside it with `set_aside`. Status 0: the set is there. 2: wrong arguments, or `dst`
+    holds other things. 130 and 143: interrupted by Ctrl-C or SIGTERM, call it again.
     """
     folder = Path(dst)
     problems = _argument_problems(images, size, seed)
     wanted = _manifest(images, size, seed)
     if not problems and (problem := _folder_problem(folder, wanted)):
-        problems = [problem]
+        if set_aside:
+            _set_aside(folder)
+        else:
+            problems = [problem]
     if problems:
         for problem in problems:
             print(f"prepare_data.py sample: {problem}", file=sys.stderr)
@@ -118,6 +128,14 @@ def _folder_problem(folder: Path, wanted: dict) -> str | None:
     if differing:
         return f"{folder} holds a set of another {', '.join(differing)}, name another folder"
     return None
+
+
+def _set_aside(folder: Path) -> None:
+    """Move what is there, whatever it is, and say where it is now."""
+    places = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(1))
+    place = next(place for place in places if not place.exists())
+    folder.rename(place)
+    print(f"{folder}: held other things, or a set of other settings: moved to {place}")
 
 
 def _read_manifest(folder: Path) -> dict | None:
