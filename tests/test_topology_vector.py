@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio.features
 import shapely
+from pyproj import Geod
 from rasterio.transform import from_origin
 
 from utils.topology.apls import apls
@@ -23,6 +24,7 @@ from utils.topology.graph import (
     GraphError,
     RoadGraph,
     check_graph,
+    graph_from_json,
     read_graph_json,
     straight_graph,
 )
@@ -82,6 +84,31 @@ def test_degrees_feet_and_mercator_are_not_metric(crs):
     points = {"EPSG:3857": (-8238310, 4970072), "EPSG:2263": (987654, 212345)}
     point = points.get(crs, (-74.0, 40.7))
     assert metric_crs(crs, np.array([point], dtype=float)) == "EPSG:32618"
+
+
+@pytest.mark.parametrize("line", [[(179.99, -16.5), (-179.99, -16.5)],
+                                  [(179.99, -16.5), (180, -16.5), (-179.99, -16.5)]])  # fmt: skip
+def test_a_road_across_the_180th_meridian(tmp_path, line):
+    """As long as Geod says, and crossed by a road beside the meridian."""
+    across = [(179.995, -16.51), (179.995, -16.49)]
+    path = write_lines(tmp_path / "a.gpkg", line, across, crs="EPSG:4326", origin=0)
+    graph = vector_to_graph(path)
+    expected = sum(Geod(ellps="WGS84").line_length(*np.transpose(x)) for x in (line, across))
+    assert graph.total_length_m == pytest.approx(expected, rel=1e-3)
+    assert graph.crs in ("EPSG:32760", "EPSG:32701") and max(graph.degrees()) == 4
+
+
+def test_lines_around_the_world_are_refused(tmp_path):
+    around = [(x, 10) for x in range(-180, 181, 10)]
+    path = write_lines(tmp_path / "a.gpkg", around, crs="EPSG:4326", origin=0)
+    with pytest.raises(ValueError, match="175 degrees east or west of its middle, too far"):
+        vector_to_graph(path)
+    path = write_lines(tmp_path / "b.gpkg", [(-2e7, 0), (2e7, 0)], crs="EPSG:4087", origin=0)
+    with pytest.raises(GraphError, match="line 0 runs 40,000 km without a bend"):
+        vector_to_graph(path)
+    values = {"nodes": [[0, 0], [4e7, 0]], "edges": [[0, 1, 4e7]]}
+    with pytest.raises(GraphError, match="edge 0 runs 40,000 km without a bend"):
+        graph_from_json(values)
 
 
 def test_projected_metres_stay():

@@ -11,6 +11,8 @@ from pyproj.database import query_utm_crs_info
 from pyproj.exceptions import CRSError, ProjError
 
 WGS84 = "EPSG:4326"
+#: Farther from its middle a UTM zone's metres are 3 % too long, and ever longer.
+MOST_DEGREES = 15
 
 
 def crs_name(crs: object) -> str:
@@ -27,15 +29,29 @@ def metric_crs(crs: str, points: np.ndarray) -> str:
     """`crs` itself when its unit is a true metre, else the UTM zone of the mean of `points`.
 
     Mercator does not count as metric: its metre shrinks with the latitude. Raises ValueError for
-    what is no CRS, and for points without a UTM zone.
+    what is no CRS, for points without a UTM zone, and for those that reach too far for one.
     """
     if _is_metric(crs):
         return crs
-    longitude, latitude = to_crs(points, crs, WGS84).mean(axis=0)
+    longitudes, latitudes = to_crs(points, crs, WGS84).T
+    longitude, latitude = _middle(longitudes), latitudes.mean()
     if not -80 <= latitude <= 84:
         raise ValueError(f"no UTM zone at latitude {latitude:.2f}: reproject to a metric CRS")
     where = AreaOfInterest(longitude, latitude, longitude, latitude)
     return f"EPSG:{query_utm_crs_info('WGS 84', where)[0].code}"
+
+
+def _middle(longitudes: np.ndarray) -> float:
+    """Their mean, on both sides of the 180th meridian, too."""
+    somewhere = np.rad2deg(np.angle(np.exp(1j * np.deg2rad(longitudes)).sum()))
+    offsets = (longitudes - somewhere + 180) % 360 - 180
+    reach = np.abs(offsets - offsets.mean()).max()
+    if reach > MOST_DEGREES:
+        raise ValueError(
+            f"reaches {reach:.0f} degrees east or west of its middle, too far for one UTM zone: "
+            "cut it into parts, or reproject it to a metric CRS"
+        )
+    return float((somewhere + offsets.mean() + 180) % 360 - 180)
 
 
 def to_crs(points: np.ndarray, source: str, target: str) -> np.ndarray:

@@ -13,7 +13,13 @@ import pyogrio
 import shapely
 
 from utils.topology.crs import crs_name, metric_crs, to_crs
-from utils.topology.graph import GraphError, RoadGraph, graph_from_lines, read_json
+from utils.topology.graph import (
+    GraphError,
+    RoadGraph,
+    endless_piece,
+    graph_from_lines,
+    read_json,
+)
 
 #: Crossings are computed on a grid of a millimetre, so that an end that lies on a road by its
 #: coordinates' last digits is joined to it.
@@ -50,7 +56,8 @@ def lines_to_graph(source: CentreLines, target_crs: str | None) -> RoadGraph:
     """The road graph of lines that cross, touch and overlap as they like.
 
     Labels such as SpaceNet's are not split at intersections; without that no route turns.
-    Nodes are ends and crossings, not the vertices between them.
+    Nodes are ends and crossings, not the vertices between them. Raises GraphError for a line that
+    no road can be.
     """
     if not len(source.lines):
         return RoadGraph(np.zeros((0, 2)), (), target_crs)
@@ -59,6 +66,9 @@ def lines_to_graph(source: CentreLines, target_crs: str | None) -> RoadGraph:
     lines = source.lines
     if source.crs != target_crs:
         lines = shapely.transform(lines, lambda xy: to_crs(xy, source.crs, target_crs))
+    for number, line in enumerate(lines):
+        if problem := endless_piece(shapely.get_coordinates(line)):
+            raise GraphError(f"line {number} {problem}")
     noded = shapely.union_all(lines, grid_size=NODING_GRID_M)
     chains = shapely.get_parts(shapely.line_merge(noded))
     chains = chains[shapely.get_type_id(chains) == shapely.GeometryType.LINESTRING]

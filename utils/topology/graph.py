@@ -16,6 +16,8 @@ import shapely
 
 #: How far the end of a polyline may lie from its node: files are often rounded to centimetres.
 END_TOLERANCE_M = 0.05
+#: No road runs so far without a bend; a line around the world does, and so do degrees as metres.
+LONGEST_PIECE_M = 1e6
 
 
 class GraphError(ValueError):
@@ -136,12 +138,25 @@ def _edge_problem(edge: Edge, nodes: np.ndarray) -> str | None:
         return f"is a self-loop at node {edge.start}: cut it in two"
     if not np.isfinite(edge.line).all() or not math.isfinite(edge.length_m):
         return "has a coordinate or a length that is not a finite number"
+    if problem := endless_piece(edge.line):
+        return problem
     if edge.length_m <= 0 or polyline_length_m(edge.line) <= 0:
         return "has no length"
     gaps = np.hypot(*(edge.line[[0, -1]] - nodes[list(edge[:2])]).T)
     if gaps.max() > END_TOLERANCE_M:
         return f"has a polyline that ends {gaps.max():.2f} m from its node"
     return None
+
+
+def endless_piece(line: np.ndarray) -> str | None:
+    """What is wrong with a polyline (K x 2, metres) that no road can be."""
+    longest_m = np.hypot(*np.diff(line, axis=0).T).max()
+    if longest_m <= LONGEST_PIECE_M:
+        return None
+    return (
+        f"runs {longest_m / 1000:,.0f} km without a bend: it goes around the world "
+        "or across the edge of its CRS"
+    )
 
 
 def _undirected(line: np.ndarray) -> bytes:
