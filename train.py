@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
             tracker.end()
         distributed.shut_down()
     if tracker:
-        tracker.report(state.progress.best_epoch)
+        tracker.report(state.progress.best_epoch, state.progress.best_scores)
     return 0
 
 
@@ -127,22 +127,27 @@ def fit(
     stop: StopRequest,
 ) -> None:
     """Every epoch that is left: train, evaluate on val, keep the best, write what can be read."""
-    from utils.budget import Stopwatch
+    from utils.budget import Stopwatch, has_ended
 
-    config, progress = training.config, training.progress
+    config, progress, sampler = training.config, training.progress, batches.batch_sampler
     watch = Stopwatch(progress.seconds, config.max_minutes, training.ranks)
-    is_last = watch.is_over and not progress.batches
-    if is_last or progress.epoch > config.epochs:
-        logger.info("%s has done its %d epochs: nothing left to train", run, progress.epoch - 1)
+    if has_ended(training, sampler.batches_per_epoch, watch):
+        logger.info("%s has done its %d steps: nothing left to train", run, training.schedule.steps)
         return
+    # an epoch that was cut, and goes on, is reported anew at its end
+    training.history[:] = [row for row in training.history if row["epoch"] < progress.epoch]
+    is_last = False
     while not is_last:
         epoch, started = progress.epoch, time.monotonic()
         losses = train_epoch(training, batches, run, stop, watch)
         is_last = watch.is_over or epoch == config.epochs
+        is_whole = progress.samples >= sampler.batches_per_epoch * sampler.joint_batch
         scores, samples = {}, []
         if is_last or is_evaluated(config, epoch):
             scores, samples = evaluate_epoch(training, val, stop)
             keep_best(training, scores, run)
+            if is_whole:
+                training.schedule.evaluated(scores["f1"], scores["loss"])
         rate = training.schedule.rate
         if tracker:
             tracker.log("train", epoch, losses | {"lr": rate})
@@ -151,7 +156,8 @@ def fit(
                 tracker.write_samples(epoch, samples)
             tracker.write()
             tracker.say(epoch, seconds=time.monotonic() - started, share_done=watch.share)
-        progress.next_epoch()
+        if is_whole:
+            progress.next_epoch()
         if config.save_checkpoint and (is_last or epoch % config.save_interval == 0):
             save_last(training, run)
 
@@ -228,14 +234,13 @@ def is_evaluated(config: Config, epoch: int) -> bool:
 
 
 def keep_best(training: Training, scores: dict[str, float], run: Path) -> None:
-    """Let the plateau rule see the scores, and write the checkpoints that they make the best."""
+    """Write the checkpoints that the scores make the best."""
     from utils.checkpoint import save_checkpoint
     from utils.metric_names import main_value
     from utils.runs import BEST_F1, BEST_LOSS, best_of
     from utils.training import weights_checkpoint
 
     progress, metric = training.progress, training.config.best_metric
-    training.schedule.evaluated(scores["f1"], scores["loss"])
     better = set()
     if scores["f1"] > progress.best_f1:
         progress.best_f1 = scores["f1"]
@@ -247,6 +252,7 @@ def keep_best(training: Training, scores: dict[str, float], run: Path) -> None:
     score = scores[key] if more_is_better else -scores[key]
     if score > progress.best_score:
         progress.best_score, progress.best_epoch = score, progress.epoch
+        progress.best_scores = scores
         better.add(best_of(metric))
     if training.config.save_best_model and training.ranks.is_main:
         for name in better:

@@ -13,6 +13,13 @@ from utils.optim import Schedule
 from utils.schema import Config
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """They take longer than these trainings."""
+    monkeypatch.setattr("utils.tracking.training_curves", lambda *_: None)
+    monkeypatch.setattr("utils.tracking.sample_sheet", lambda *_: None)
+
+
 def rows(run: str) -> list[dict]:
     return [json.loads(x) for x in Path(f"logs_weights/{run}/metrics.jsonl").read_text().split("\n")
             if x]  # fmt: skip
@@ -48,6 +55,21 @@ def test_a_budget_of_steps_resumes_bit_for_bit(workplace, monkeypatch):  # noqa:
     assert rows("whole") == rows("run")
 
 
+def test_more_steps_go_on_within_the_epoch_that_was_cut(workplace):  # noqa: F811
+    """As a run goes on that was killed there: same crops, same weights, each epoch told of once."""
+    extra = ("scheduler.active_scheduler=ReduceLROnPlateau", "ema_decay=0.9",
+             "scheduler.ReduceLROnPlateau_params.patience=0")  # fmt: skip
+    assert run_train(*extra, "max_steps=8", "run_name=whole") == 0  # three steps an epoch
+    assert run_train(*extra, "max_steps=4") == 0
+    before = Path("logs_weights/run/last.pth").read_bytes()
+    assert run_train(*extra, "max_steps=4", "load=auto") == 0
+    assert Path("logs_weights/run/last.pth").read_bytes() == before
+    assert run_train(*extra, "max_steps=8", "load=auto") == 0
+    assert steps("run") == 8
+    assert_equal_weights(Path("logs_weights/whole/last.pth"), Path("logs_weights/run/last.pth"))
+    assert rows("run") == rows("whole")
+
+
 def test_minutes_end_within_an_epoch_and_are_not_spent_twice(workplace, capsys):  # noqa: F811
     assert run_train("max_minutes=1e-6", "epochs=100") == 0
     assert steps("run") == 1
@@ -55,6 +77,10 @@ def test_minutes_end_within_an_epoch_and_are_not_spent_twice(workplace, capsys):
     assert run_train("max_minutes=1e-6", "epochs=100", "load=auto") == 0
     assert "nothing left to train" in capsys.readouterr().err
     assert steps("run") == 1
+    # with more time the epoch goes on
+    assert run_train("max_minutes=null", "epochs=1", "load=auto") == 0
+    assert steps("run") == 3
+    assert [(r["epoch"], r["split"]) for r in rows("run")] == [(1, "train"), (1, "val")]
     # what was counted before goes on counting
     assert load_checkpoint("logs_weights/run/last.pth")["progress"]["seconds"] > 6e-5
 

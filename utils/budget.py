@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from typing import TYPE_CHECKING
 
 from utils.distributed import Ranks, broadcast_object
 from utils.schema import Config
+
+if TYPE_CHECKING:
+    from utils.training import Training
 
 
 def fit_epochs(config: Config, batches_per_epoch: int) -> Config:
@@ -23,6 +27,19 @@ def batches_in(config: Config, epoch: int, batches_per_epoch: int) -> int:
         return batches_per_epoch
     steps_before = (epoch - 1) * _steps_per_epoch(config, batches_per_epoch)
     return min(batches_per_epoch, (config.max_steps - steps_before) * config.gradient_accumulation)
+
+
+def has_ended(training: Training, batches_per_epoch: int, watch: Stopwatch) -> bool:
+    """Whether a run that is continued has nothing left to train, and its last evaluation behind it.
+
+    An epoch that steps or minutes cut stays the one in work: with more of them it goes on.
+    """
+    config, progress = training.config, training.progress
+    evaluated = any((r["epoch"], r["split"]) == (progress.epoch, "val") for r in training.history)
+    if watch.is_over:
+        return evaluated or not progress.batches
+    end = batches_in(config, progress.epoch, batches_per_epoch)
+    return progress.epoch > config.epochs or (evaluated and progress.batches >= end)
 
 
 def _steps_per_epoch(config: Config, batches_per_epoch: int) -> int:

@@ -145,6 +145,7 @@ def resume(training: Training, checkpoint: dict[str, Any], source: str) -> None:
     training.progress = Progress(**checkpoint["progress"])
     if checkpoint["config"].get("best_metric") != training.config.best_metric:
         training.progress.best_score, training.progress.best_epoch = -math.inf, 0
+        training.progress.best_scores = {}
     training.history = checkpoint["history"]
     states = checkpoint["random"]
     if len(states) == training.ranks.world:

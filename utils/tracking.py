@@ -88,14 +88,13 @@ class Tracker:
                 line += f"  {key} {val[key]:.4f}"
         logger.info("%s  lr %.2e  %.1f s, %s left", line, rows["train"]["lr"], seconds, _span(left))
 
-    def report(self, best_epoch: int) -> None:
+    def report(self, best_epoch: int, scores: dict[str, float]) -> None:
         """At the end: the scores of the best epoch, and where the files are."""
-        best = [r for r in self.rows if r["split"] == "val" and r["epoch"] == best_epoch]
         judge = self.config.best_metric
         shown = [main_value(metric).key for metric in dict.fromkeys([*self.config.metrics, judge])]
         table = PrettyTable([f"best epoch (val {judge})", *shown, "loss"])
-        for row in best:
-            table.add_row([best_epoch, *(f"{row[name]:.4f}" for name in [*shown, "loss"])])
+        if scores:
+            table.add_row([best_epoch, *(f"{scores[name]:.4f}" for name in [*shown, "loss"])])
         files = sorted(path.name for path in self.run.iterdir() if path.is_file())
         tiles = f"tiles of {self.config.image_size} px, overlap {self.config.tile_overlap:g}"
         pixel_size = pixel_size_text(self.config.pixel_size)

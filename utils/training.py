@@ -36,6 +36,7 @@ class Progress:
     best_loss: float = math.inf
     best_score: float = -math.inf  # of `best_metric`, the higher the better
     best_epoch: int = 0  # by `best_metric`
+    best_scores: dict[str, float] = field(default_factory=dict)  # of that epoch
 
     def next_epoch(self) -> None:
         self.epoch += 1
