@@ -274,7 +274,7 @@ def sweep(predictor: Predictor, folder: Path, *, images: WholeImages, split: str
     for index in predictor.share(len(images), f"{split}, sweep"):
         item = images[index]
         probability = predictor.probability(item["name"], item["image"])
-        own[index] = sweep_image(probability, item["target"].numpy(), predictor.scoring)
+        own[index] = sweep_image(probability, item["target"].numpy(), predictor.swept_scoring)
     swept = gather_in_order(own)
     if predictor.ranks.is_main:
         found = sweep_over(swept)
@@ -288,6 +288,8 @@ def sweep(predictor: Predictor, folder: Path, *, images: WholeImages, split: str
             save_checkpoint(predictor.checkpoint, checkpoint)
         print(conditions)
         print(found.table())
+        if "apls" not in predictor.swept_scoring.topology:
+            print("APLS is left out: pixel_size=METRES adds it, whose best threshold is another")
         print(f"threshold {threshold:g}, the best for {metric}, is kept in {predictor.checkpoint}")
         if predictor.config.inference.threshold is not None:
             fixed = f"{predictor.config.inference.threshold:g}"

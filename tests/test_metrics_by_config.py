@@ -60,7 +60,7 @@ def test_inference_and_evaluate_agree(config, tiny_roads, capsys):
     assert dict(conditions.iter_rows(values_only=True))["parameters.apls.snap_m"] == 4
 
 
-def test_a_sweep_knows_the_best_threshold_for_apls(config, tiny_roads):
+def test_a_sweep_knows_the_best_threshold_for_apls(config, tiny_roads, capsys):
     save_run(RUN / "best_f1score.pth", seed=0)
     npy = ["inference.save_prob_map=true", "inference.prob_map_format=npy"]
     assert inference.main(["-c", config, *npy, "inference.split=val", "--output", "val"]) == 0
@@ -78,6 +78,18 @@ def test_a_sweep_knows_the_best_threshold_for_apls(config, tiny_roads):
     best = max(report["thresholds"], key=lambda r: (r["apls"], -abs(r["threshold"] - 0.5)))
     assert report["best_threshold"]["apls"] == best["threshold"]
     assert load_checkpoint(RUN / "best_f1score.pth")["threshold"] == best["threshold"]
+    # It is told without being asked for, but not without metres.
+    capsys.readouterr()
+    assert inference.main(["-c", config, "--sweep"]) == 0
+    again = read_json("results/run/sweep.json")
+    assert again["thresholds"] == report["thresholds"]
+    assert again["parameters"] == report["parameters"] and again["parameters"]["apls"]
+    f1 = again["best_threshold"]["f1"]
+    assert load_checkpoint(RUN / "best_f1score.pth")["threshold"] == f1
+    assert "APLS is left out" not in capsys.readouterr().out
+    assert inference.main(["-c", config, "--sweep", "pixel_size=null"]) == 0
+    assert "APLS is left out: pixel_size=METRES adds it" in capsys.readouterr().out
+    assert "apls" not in read_json("results/run/sweep.json")["best_threshold"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ class Predictor:
             checkpoint=str(self.checkpoint),
             epoch=self.epoch,
             pixel_size=pixel_size or self.config.pixel_size,
-            parameters=self._parameters() if split else {},
+            parameters=self._parameters(sweep) if split else {},
         )
 
     @property
@@ -124,12 +124,19 @@ class Predictor:
         metrics = [*self.config.metrics, self.config.best_metric]
         return Scoring(self.threshold, metrics, self.config.pixel_size)
 
-    def _parameters(self) -> dict[str, Any]:
-        if not self.scoring.topology:
+    @property
+    def swept_scoring(self) -> Scoring:
+        """With APLS, too, which peaks at other thresholds; not without metres, which it counts."""
+        known = ["apls"] if self.config.pixel_size else []
+        return replace(self.scoring, metrics=[*self.scoring.metrics, *known])
+
+    def _parameters(self, sweep: bool) -> dict[str, Any]:
+        topology = (self.swept_scoring if sweep else self.scoring).topology
+        if not topology:
             return {}
         from utils.topology.parameters import topology_parameters
 
-        return topology_parameters(self.scoring.topology)
+        return topology_parameters(topology)
 
     @property
     def _views(self) -> list[str]:
