@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.arguments import ArgumentParser
 from utils.command_line import Mistakes, plain_end, set_up_logging, user_mistakes
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ logger = logging.getLogger("compare")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(__doc__)
     add = parser.add_argument
     # `-c A.yaml B.yaml key=value` puts the overrides behind the files
     add("-c", "--config", nargs="+", default=[], metavar="FILE", help="YAMLs, a model each; "
@@ -47,7 +46,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--out", "--output", type=Path, default=Path("results/comparison"), metavar="DIR",
         help="default results/comparison")  # fmt: skip
     add("--no-latency", action="store_true", help="time no model")
-    args = parser.parse_intermixed_args(argv)
+    args = parser.read(argv)
     args.overrides += [text for text in args.config if "=" in text]
     args.config = [text for text in args.config if "=" not in text]
     return args

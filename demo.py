@@ -17,13 +17,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from utils.arguments import ArgumentParser
 from utils.command_line import end_at_signals, plain_end, set_up_logging, user_mistakes
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(__doc__)
     parser.add_argument(
         "--checkpoint", metavar="PATH", help="a file, or a run's folder (default: the newest run)"
     )
@@ -44,7 +43,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     files.add_argument(
         "--pixel", nargs=2, type=int, metavar=("X", "Y"), help="show the anchors of this pixel"
     )
-    return parser.parse_args(argv)
+    return parser.read(argv)
 
 
 @plain_end()

@@ -22,6 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.arguments import ArgumentParser
 from utils.command_line import (
     end_at_signals,
     leave_signals_to_parent,
@@ -41,9 +42,7 @@ POOL_FROM = 4
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(__doc__)
     parser.add_argument("--pred", required=True, type=Path, help="file or folder of predictions")
     parser.add_argument("--gt", required=True, type=Path, help="file or folder of the truth")
     parser.add_argument(
@@ -72,7 +71,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, metavar="DIR", help="metrics.json and metrics.xlsx")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="a picture of each pair")
     parser.add_argument("--workers", type=int, help="processes (default: all cores)")
-    return parser.parse_args(argv)
+    return parser.read(argv)
 
 
 @plain_end()

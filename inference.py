@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.arguments import ArgumentParser
 from utils.command_line import end_at_signals, plain_end, set_up_logging, user_mistakes
 from utils.export import KINDS
 
@@ -34,9 +35,7 @@ logger = logging.getLogger("inference")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(__doc__)
     parser.add_argument("-c", "--config", metavar="FILE", help="a YAML (default: the checkpoint's)")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings in place of the file's"
@@ -57,8 +56,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--bands", metavar="R,G,B", type=band_numbers, help="counted from 1 (default: 1,2,3)"
     )
-    # key=value may stand before and after options
-    args = parser.parse_intermixed_args(argv)
+    args = parser.read(argv)
     if not args.input and (args.gsd or args.bands):
         parser.error("--gsd and --bands go with --input")
     return args

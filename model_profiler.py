@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.arguments import ArgumentParser
 from utils.command_line import end_at_signals, plain_end, set_up_logging, user_mistakes
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ CONFIG_FILE_PATH = Path(__file__).parent / "config" / "Anchor-SAM.yaml"
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("-c", "--config", nargs="+", default=[CONFIG_FILE_PATH], metavar="FILE", help="YAMLs")
     add("--size", type=int, default=1024, metavar="PX", help="side of the images (default 1024)")
@@ -47,7 +46,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     add("--output", type=Path, default=Path("results/profile"), metavar="DIR",
         help="for profile.json, .xlsx and .png (default results/profile)")  # fmt: skip
-    return parser.parse_args(argv)
+    return parser.read(argv)
 
 
 @plain_end()

@@ -18,6 +18,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.arguments import ArgumentParser
 from utils.command_line import StopRequest, plain_end, set_up_logging, user_mistakes
 
 if TYPE_CHECKING:
@@ -43,9 +44,7 @@ class ListModels(argparse.Action):
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(__doc__)
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the YAML to train")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings in place of the file's"
@@ -53,7 +52,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--list-models", action=ListModels, nargs=0, help="show models, papers, sizes and configs"
     )
-    return parser.parse_args(argv)
+    return parser.read(argv)
 
 
 @plain_end("go on with load=auto")
