@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils.metric_names import WITHOUT_DATA, topology_among
+from utils.metric_names import topology_among
 from utils.metrics import PixelCounts, images_without_data, iou_per_image, none_without_data
 
 if TYPE_CHECKING:
@@ -66,11 +66,11 @@ def score_split(images: Sequence[ImageScores]) -> dict[str, float]:
     """Metrics of the summed counts, the mean of the images' own IoU, and each topology metric's
     value for a split (`utils.topology.registry.summarise`).
 
-    Images without a valid pixel are in none of them; `images_without_data` tells how many.
+    Images without a valid pixel are in none of them; `images_without_data` tells of any.
     """
     counts = [image.counts for image in images]
-    overall = sum(counts, PixelCounts()).metrics()
-    overall |= {"iou_per_image": iou_per_image(counts), WITHOUT_DATA: images_without_data(counts)}
+    overall = sum(counts, PixelCounts()).metrics() | {"iou_per_image": iou_per_image(counts)}
+    overall |= images_without_data(counts)
     if any(image.topology for image in images):
         from utils.topology.registry import break_even_values, summarise
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from utils.metric_names import WITHOUT_DATA
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -98,9 +100,10 @@ def iou_per_image(images: Iterable[PixelCounts]) -> float:
     return math.fsum(scores) / len(scores) if scores else 1.0
 
 
-def images_without_data(images: Iterable[PixelCounts]) -> float:
-    """How many have no valid pixel, and are in no mean over images."""
-    return float(sum(not image.has_data for image in images))
+def images_without_data(images: Iterable[PixelCounts]) -> dict[str, float]:
+    """How many images have no valid pixel, and are in no mean over images, where any has none."""
+    number = sum(not image.has_data for image in images)
+    return {WITHOUT_DATA: float(number)} if number else {}
 
 
 def none_without_data(counts: PixelCounts, values: dict[str, float]) -> dict[str, float | None]:

@@ -103,7 +103,10 @@ def mask_rgb(mask: np.ndarray) -> np.ndarray:
 
 
 def _score(mask: np.ndarray, target: np.ndarray) -> str:
-    metrics = PixelCounts.from_masks(mask, target).metrics()
+    counts = PixelCounts.from_masks(mask, target)
+    if not counts.has_data:
+        return "no valid pixel"
+    metrics = counts.metrics()
     return f"IoU {metrics['iou']:.3f}   F1 {metrics['f1']:.3f}"
 
 

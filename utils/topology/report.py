@@ -11,7 +11,7 @@ from openpyxl import Workbook
 from prettytable import PrettyTable
 
 from utils.files import atomic_path, write_json
-from utils.metric_names import PIXEL_METRICS, WITHOUT_DATA, left_out_lines, parameter_lines
+from utils.metric_names import PIXEL_METRICS, left_out_lines, parameter_lines
 from utils.metrics import PixelCounts, ThresholdCounts, images_without_data, iou_per_image
 from utils.topology.parameters import topology_parameters
 from utils.topology.registry import break_even_values, summarise
@@ -97,8 +97,7 @@ def _overall(images: Sequence[Scored]) -> dict[str, float]:
     overall |= {key: of_pixels[key] for key in PIXEL_METRICS if key in overall}
     if "iou" in overall:
         overall["iou_per_image"] = iou_per_image(counts)
-    if counts:
-        overall[WITHOUT_DATA] = images_without_data(counts)
+    overall |= images_without_data(counts)
     return overall | break_even_values(image.relaxed_curve for image in images)
 
 
