@@ -19,7 +19,6 @@ _WRONG_PATHS = (
     NotADirectoryError,
     PermissionError,
 )
-
 #: 128 + the number of SIGPIPE, which systems without that signal do not know.
 _READER_LEFT = 141
 
@@ -77,14 +76,13 @@ def _reader_left() -> bool:
 
 def _no_room(error: BaseException) -> str:
     """The first file that had no room: others may have followed it while the program ended."""
-    if isinstance(error, OSError):
-        text = f"{error.filename or 'the output'} could not be written ({error.strerror})"
-    following: BaseException | None = error
-    while following is not None:
-        if isinstance(following, DiskFull):
-            text = str(following)
-        following = following.__context__
-    return text
+    found, cause = error, error.__context__
+    while cause is not None:
+        found = cause if isinstance(cause, DiskFull) else found
+        cause = cause.__context__
+    if isinstance(found, OSError):
+        return f"{found.filename or 'the output'} could not be written ({found.strerror})"
+    return str(found)
 
 
 class Mistakes:
