@@ -14,7 +14,7 @@ from tests.scene_files import UTM, road_mask
 from utils.raster import Raster
 from utils.scenes import trace
 from utils.scenes.plan import ScenePlan, Wanted, Window, plan_blocks
-from utils.scenes.stitch import stitch
+from utils.scenes.stitch import stitch, thinned
 from utils.scenes.store import FULL, NO_DATA, BlockStore
 from utils.tiling import TileGrid
 from utils.topology.from_mask import mask_to_graph
@@ -111,7 +111,13 @@ def test_lines_run_on_across_cells(tmp_path, monkeypatch, seed, block_px) -> Non
     whole = mask_to_graph(mask, transform=UTM["transform"], crs=UTM["crs"], simplify_m=0)
     assert len(whole.edges) > 30
     assert roads.crs == whole.crs
-    assert as_set(roads.lines) == as_set([edge.line for edge in whole.edges])
+    found = [line for line, _ in thinned(plan).measured_lines()]
+    assert as_set(found) == as_set([edge.line for edge in whole.edges])
+
+    undivided = scene_plan(tmp_path / "one", mask.shape, 1000)
+    assert len(undivided.blocks) == 1
+    straight = traced(predicted(undivided, mask.astype(np.float32)), simplify_px=0)
+    assert as_set(roads.lines) == as_set(straight.lines) != as_set(found)
 
 
 def test_width_and_probability_are_means_along_the_line(tmp_path) -> None:

@@ -28,7 +28,7 @@ HALO_PX = 128
 #: Junctions are means of pixels: rounded to this part of one, they are equal in every cell.
 GRID = 1024
 
-#: What is measured along a line, as sums over its skeleton's pixels.
+#: What is measured along a line, as sums over its links, each the mean of its two pixels.
 MEASURES = ("width_m", "probability", "count")
 
 
@@ -63,7 +63,8 @@ def trace_cell(store: BlockStore, block: Block) -> Pieces:
         skeleton = skeletonize(mask)
         measures = Measures(mask, skeleton, values, sides_m)
         for line in skeleton_lines(skeleton):
-            along = measures.at(line)
+            pixels = measures.at(line)
+            along = (pixels[1:] + pixels[:-1]) / 2  # so that a line's direction does not matter
             line = np.rint(np.add(line, (window.left, window.top)) * GRID) / GRID
             found += [
                 (line[first : last + 1], along[first:last].sum(axis=0))
