@@ -7,6 +7,7 @@ crossing, or runs into a corner of the mask. What lies just outside tells where 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -64,35 +65,30 @@ class Surface:
         """By how much a road's course may miss a point that it leads to."""
         return MISS * half_m + MISS_PX * self.pixel_m
 
-    def views(self, line: np.ndarray, half_m: float) -> list[Arm | None]:
+    def views(self, line: np.ndarray, way_m: np.ndarray, half_m: float) -> list[Arm | None]:
         """The course of a road (K x 2, from the end in question) in each of VIEWS.
 
-        None where the road is too short or not straight.
+        `way_m` is the line's `travelled_m`. None where the road is too short or not straight.
         """
-        way_m = travelled_m(line)
         first_m = self.bent_m(half_m)
         room_m = way_m[-1] - 2 * first_m  # its other end may be bent, too
         if room_m < self.least_m(half_m):
             return [None] * len(VIEWS)
-        arms = []
-        for view in VIEWS:
-            last_m = first_m + min(view * half_m + self.pixel_m, room_m)
-            seen = line[np.searchsorted(way_m, first_m) : np.searchsorted(way_m, last_m, "right")]
-            arms.append(self._course(seen, half_m))
-        return arms
+        last_m = [first_m + min(view * half_m + self.pixel_m, room_m) for view in VIEWS]
+        first, *ends = way_m.searchsorted([first_m, *last_m]).tolist()
+        return [self._course(line[first:end], half_m) for end in ends]
 
     def _course(self, seen: np.ndarray, half_m: float) -> Arm | None:
         if len(seen) < 3:
             return None
-        middle = seen.mean(axis=0)
+        middle = seen.sum(axis=0) / len(seen)
         x, y = (seen - middle).T
-        angle = np.arctan2(2 * (x @ y), x @ x - y @ y) / 2  # of the longer axis of inertia
-        along = np.array([np.cos(angle), np.sin(angle)])
-        if along @ (seen[-1] - seen[0]) < 0:
-            along = -along
-        stray_m = np.abs(cross(along, seen - middle)).max()
-        straight = stray_m <= STRAY * half_m + STRAY_PX * self.pixel_m
-        return Arm(half_m, middle, along) if straight else None
+        angle = math.atan2(2 * (x @ y), x @ x - y @ y) / 2  # of the longer axis of inertia
+        along = np.array([math.cos(angle), math.sin(angle)])
+        stray_m = np.abs(along[0] * y - along[1] * x).max()
+        if stray_m > STRAY * half_m + STRAY_PX * self.pixel_m:
+            return None
+        return Arm(half_m, middle, along if along @ (seen[-1] - seen[0]) > 0 else -along)
 
     def meeting_point(
         self, roads: Sequence[Sequence[Arm | None]], old: np.ndarray, *, all_meet: bool = False
@@ -162,7 +158,9 @@ class Surface:
 
 def travelled_m(line: np.ndarray) -> np.ndarray:
     """How far each point of a line (K x 2) is from its first, along it."""
-    return np.concatenate([[0.0], np.hypot(*np.diff(line, axis=0).T).cumsum()])
+    way_m = np.zeros(len(line))
+    np.hypot(*(line[1:] - line[:-1]).T).cumsum(out=way_m[1:])
+    return way_m
 
 
 def cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -21,9 +21,10 @@ ROUNDED_RAD = np.radians(135.0)
 
 
 class Road(NamedTuple):
-    """A polyline (K x 2, metres), its sums, and half of its width."""
+    """A polyline (K x 2, metres), the way along it (K), its sums, and half of its width."""
 
     line: np.ndarray
+    way_m: np.ndarray
     sums: np.ndarray
     half_m: float
 
@@ -42,8 +43,9 @@ class Network:
         self.at: dict[Point, list[tuple[int, list[Arm | None]]]] = defaultdict(list)
         for number, road in enumerate(roads):
             start, end = road.ends
-            self.at[start].append((number, surface.views(road.line, road.half_m)))
-            self.at[end].append((number, surface.views(road.line[::-1], road.half_m)))
+            back = road.line[::-1], road.way_m[-1] - road.way_m[::-1]
+            self.at[start].append((number, surface.views(road.line, road.way_m, road.half_m)))
+            self.at[end].append((number, surface.views(*back, road.half_m)))
         self.group: dict[Point, tuple[Point, ...]] = {point: (point,) for point in self.at}
         self.moved: dict[Point, np.ndarray] = {}
 
@@ -51,7 +53,7 @@ class Network:
         """Make one of junctions so close that the road between has no course, if it fits all."""
         links = []
         for road in self.roads:
-            length_m, limit_m = travelled_m(road.line)[-1], 2 * self.surface.bent_m(road.half_m)
+            length_m, limit_m = road.way_m[-1], 2 * self.surface.bent_m(road.half_m)
             if length_m < limit_m + self.surface.least_m(road.half_m):
                 links.append((length_m, road.ends))
         for _, ends in sorted(links):
@@ -108,7 +110,7 @@ class Network:
             start, end = road.ends
             if start != end and self.group[start] is self.group[end]:
                 continue
-            way_m, bent_m = travelled_m(road.line), self.surface.bent_m(road.half_m)
+            way_m, bent_m = road.way_m, self.surface.bent_m(road.half_m)
             kept = np.ones(len(way_m), dtype=bool)
             if start in self.moved:
                 kept &= way_m > bent_m
@@ -132,26 +134,29 @@ def straighten(
         if line[0].tolist() > line[-1].tolist():  # whatever cells a scene was traced in
             line = line[::-1]
         half_m = max(half_width_m(sums), surface.pixel_m)
-        places = [0, *_corners(line, half_m, surface), len(line) - 1]
+        way_m = travelled_m(line)
+        places = [0, *_corners(line, way_m, half_m, surface), len(line) - 1]
         for first, last in pairwise(places):
-            roads.append(Road(line[first : last + 1], sums / (len(places) - 1), half_m))
+            part, part_m = line[first : last + 1], way_m[first : last + 1] - way_m[first]
+            roads.append(Road(part, part_m, sums / (len(places) - 1), half_m))
     network = Network(roads, surface)
     network.merge_split_junctions()
     network.move_junctions()
     network.straighten_ends()
     straight = RoadSketch()
     for line, sums in network.lines():
-        if travelled_m(line)[-1] > 0:
+        if len(line) > 2 or not np.array_equal(*line):
             straight.add(line, sums)
     straight.merge_chains()
     return straight
 
 
-def _corners(line: np.ndarray, half_m: float, surface: Surface) -> list[int]:
+def _corners(line: np.ndarray, way_m: np.ndarray, half_m: float, surface: Surface) -> list[int]:
     """The points of a line (K x 2) at which it turns sharply, at most one in a view."""
-    way_m = travelled_m(line)
     view_m = surface.bent_m(half_m) + VIEWS[-1] * half_m
     first, last = np.searchsorted(way_m, [view_m, way_m[-1] - view_m])
+    if first >= last:
+        return []
     here_m, here = way_m[first:last], line[first:last]
     onward, returning = (
         np.stack([np.interp(here_m + by_m, way_m, axis) for axis in line.T], axis=1) - here
@@ -160,7 +165,7 @@ def _corners(line: np.ndarray, half_m: float, surface: Surface) -> list[int]:
     lengths = np.hypot(*onward.T) * np.hypot(*returning.T)
     sharpness = (onward * returning).sum(axis=1) / np.maximum(lengths, 1e-9)
     corners = []
-    while len(here_m) and sharpness.max() > np.cos(ROUNDED_RAD):
+    while sharpness.max() > np.cos(ROUNDED_RAD):
         sharpest = int(sharpness.argmax())
         corners.append(int(first) + sharpest)
         sharpness[np.abs(here_m - here_m[sharpest]) < view_m] = -1
