@@ -7,9 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+import model
 from model.baselines.rs_mamba import RSM_SS
 from model.meta import on_meta
 from model.ops.flops import FLOP_FORMULAS
+from tests.conftest import ROOT
+from utils.config import ConfigError, load_config
 
 TINY = {"dims": 8, "depths": [1, 1, 1, 1], "ssm_d_state": 4, "drop_path_rate": 0.0}
 
@@ -79,3 +82,18 @@ def test_one_width_doubles_from_stage_to_stage(network):
 def test_what_is_not_offered_is_refused(args):
     with pytest.raises(ValueError, match=next(iter(args))):
         RSM_SS(**TINY | args)
+
+
+def test_numbers_out_of_range_are_told_together():
+    wrong = ["ssm_d_state=0", "dims=wide", "depths=[2, 2, 9, 0]", "drop_path_rate=1.0"]
+    with pytest.raises(ConfigError) as error:
+        load_config(
+            ROOT / "config" / "RS_Mamba_SS.yaml",
+            [f"model_args.{override}" for override in wrong],
+            model_names=model.list_models(),
+            model_class=model.model_class,
+            warn=pytest.fail,
+        )
+    for override in wrong:
+        assert f"  model_args.{override.partition('=')[0]}" in str(error.value)
+    assert "constrained" not in str(error.value)

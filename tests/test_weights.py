@@ -141,6 +141,14 @@ class TestLoad:
         torch.testing.assert_close(stem, expected)
         assert ResNetEncoder("resnet18", n_channels=1, pretrained=True).stem[0].in_channels == 1
 
+    def test_random_kernels_of_other_channel_counts_are_not_repeated(self):
+        torch.manual_seed(0)
+        of_five = ResNetEncoder("resnet18", n_channels=5).stem[0].weight
+        of_three = ResNetEncoder("resnet18").stem[0].weight
+        assert not torch.equal(of_five[:, 0], of_five[:, 3])
+        # He's rule for the layer's output: no matter how many channels come in
+        assert of_five.std().item() == pytest.approx(of_three.std().item(), rel=0.05)
+
     def test_prefix_and_wrapper(self, folder):
         layer = torch.nn.Linear(2, 3)
         content = {f"image_encoder.{k}": v for k, v in layer.state_dict().items()}

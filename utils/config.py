@@ -315,7 +315,9 @@ def _keys_at(schema: type[BaseModel], parents: Sequence[Any]) -> list[str]:
 
 def _is_union_branch(part: Any) -> bool:
     """pydantic adds the tried type of a union to the place of a mistake, as in `amp.bool`."""
-    return isinstance(part, str) and (part in ("bool", "int", "float", "str") or "[" in part)
+    return isinstance(part, str) and (
+        part in ("bool", "int", "float", "str") or part.startswith("constrained-") or "[" in part
+    )
 
 
 def _without_effect(config: Config) -> list[str]:

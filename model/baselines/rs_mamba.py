@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from timm.layers import DropPath, LayerNorm2d, Mlp, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -25,6 +25,7 @@ from model.ops.selective_scan import selective_scan
 
 ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}
 Activation = Literal["silu", "gelu", "relu"]
+Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OmniStateSpace(nn.Module):
@@ -148,21 +149,21 @@ class RSM_SS(RoadModel):
         patch_size: Literal[4] = 4,
         in_chans: PositiveInt = 3,
         num_classes: PositiveInt = 1,
-        depths: Sequence[int] = (2, 2, 9, 2),
-        dims: int | Sequence[int] = (96, 192, 384, 768),
-        ssm_d_state: int = 16,
-        ssm_ratio: float = 2.0,
-        ssm_dt_rank: int | Literal["auto"] = "auto",
+        depths: Sequence[PositiveInt] = (2, 2, 9, 2),
+        dims: PositiveInt | Sequence[PositiveInt] = (96, 192, 384, 768),
+        ssm_d_state: PositiveInt = 16,
+        ssm_ratio: PositiveFloat = 2.0,
+        ssm_dt_rank: PositiveInt | Literal["auto"] = "auto",
         ssm_act_layer: Activation = "silu",
-        ssm_conv: int = 3,
+        ssm_conv: PositiveInt = 3,
         ssm_conv_bias: bool = True,
-        ssm_drop_rate: float = 0.0,
+        ssm_drop_rate: Rate = 0.0,
         ssm_init: Literal["v0"] = "v0",
         forward_type: Literal["v2"] = "v2",
-        mlp_ratio: float = 4.0,
+        mlp_ratio: PositiveFloat = 4.0,
         mlp_act_layer: Activation = "gelu",
-        mlp_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.1,
+        mlp_drop_rate: Rate = 0.0,
+        drop_path_rate: Rate = 0.1,
         patch_norm: bool = True,
         norm_layer: Literal["LN"] = "LN",
         use_checkpoint: bool = False,

@@ -124,7 +124,7 @@ class PositionAttention(nn.Module):
 class UpBlock(nn.Sequential):
     """(B, in_channels, H, W) to (B, out_channels, 2H, 2W): 3x3, bilinear upsampling, 1x1."""
 
-    def __init__(self, in_channels: PositiveInt, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(
             *conv_bn_relu(in_channels, in_channels, 3),
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),

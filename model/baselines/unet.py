@@ -82,7 +82,7 @@ class _UpBlock(nn.Module):
 
 
 def _double_conv(
-    in_channels: PositiveInt, out_channels: int, mid_channels: int | None = None
+    in_channels: int, out_channels: int, mid_channels: int | None = None
 ) -> nn.Sequential:
     mid_channels = mid_channels or out_channels
     return nn.Sequential(

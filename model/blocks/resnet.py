@@ -14,8 +14,8 @@ class ResNetEncoder(nn.Module):
 
     Args:
         network: 'resnet18', 'resnet34', 'resnet50', 'resnet101'.
-        n_channels: channels of the image. Other numbers than 3 get a stem of their own, to which
-            the pretrained RGB kernels are repeated at the same overall gain.
+        n_channels: channels of the image. Other numbers than 3 get a stem of their own: pretrained
+            RGB kernels are repeated at the same overall gain, random ones are drawn anew.
         pretrained: load the ImageNet (V1) weights of pretrain_weight/; False touches no file.
         num_stages: how many of the four stages to keep.
         dilate: for stages 2, 3 and 4 whether dilation takes the place of their stride.
@@ -40,7 +40,7 @@ class ResNetEncoder(nn.Module):
         if pretrained:
             load_weights(resnet, network, drop=("fc.",))
         if n_channels != 3:
-            resnet.conv1 = _stem_for(n_channels, resnet.conv1)
+            resnet.conv1 = _stem_for(n_channels, resnet.conv1 if pretrained else None)
         self.stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu)
         self.pool = resnet.maxpool
         stages = [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4]
@@ -58,9 +58,13 @@ class ResNetEncoder(nn.Module):
         return features
 
 
-def _stem_for(n_channels: int, rgb: nn.Conv2d) -> nn.Conv2d:
-    """The first convolution for `n_channels`: the RGB kernels in turn, scaled by 3 / n_channels."""
-    stem = nn.Conv2d(n_channels, rgb.out_channels, 7, stride=2, padding=3, bias=False)
+def _stem_for(n_channels: int, rgb: nn.Conv2d | None) -> nn.Conv2d:
+    """The first convolution for `n_channels`: the RGB kernels in turn, scaled by 3 / n_channels;
+    None: random, as torchvision draws its own."""
+    stem = nn.Conv2d(n_channels, 64, 7, stride=2, padding=3, bias=False)
+    if rgb is None:
+        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        return stem
     with torch.no_grad():
         turns = torch.arange(n_channels, device=rgb.weight.device) % 3
         stem.weight.copy_(rgb.weight[:, turns] * (3 / n_channels))
