@@ -213,6 +213,20 @@ def test_compact_context_follows_its_formulas():
     torch.testing.assert_close(layer(x), expected)
 
 
+@pytest.mark.parametrize("size", [(3, 4), (5, 2)])
+def test_compact_context_stretches_its_positions(size):
+    """Bilinear between the centres of pixels, and as the border beyond it."""
+    layer = CompactGlobalContext(32, map_size=4)
+
+    def matrix(side: int) -> torch.Tensor:
+        places = ((torch.arange(side) + 0.5) * 4 / side - 0.5).clamp(0, 3)
+        return (1 - (places[:, None] - torch.arange(4)).abs()).clamp(min=0)
+
+    stretched = matrix(size[0]) @ layer.position @ matrix(size[1]).T
+    torch.testing.assert_close(layer._position(*size), stretched)
+    assert layer._position(4, 4) is layer.position
+
+
 def test_grid_table_has_a_row_a_place():
     x = torch.arange(2 * 3 * 16 * 32.0).view(2, 3, 16, 32)
     table = _to_table(x)
@@ -238,3 +252,32 @@ def test_scale_interaction_keeps_every_scale_in_its_place():
         entered = enter(x)
         expected = leave(layer.fuse(torch.cat([entered] * 3, 1)))
         torch.testing.assert_close(result, expected)
+
+
+def test_scale_interaction_convolves_the_table_in_three_ways():
+    """The table's neighbours by plain sums, for two maps of 4 x 8 and 2 x 4 pixels a patch."""
+    torch.manual_seed(0)
+    layer = ScaleInteraction((2, 3), width=2)
+    maps = [torch.randn(1, 2, 32, 64), torch.randn(1, 3, 16, 32)]
+    entered = [enter(x) for enter, x in zip(layer.enter, maps, strict=True)]
+    table = torch.cat([_to_table(x)[0] for x in entered], 2)  # (2, 64, 32 + 8)
+    neighbours = {
+        layer.along_scales: [(0, 7 * k) for k in range(-64, 65)],
+        layer.along_places: [(2 * k, 0) for k in range(-2, 3)],
+        layer.around: [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)],
+    }
+    # zeros around the table, wide enough for the farthest offset
+    around = torch.from_numpy(np.pad(table.detach(), ((0, 0), (4, 4), (448, 448))))
+    ways = []
+    for conv, offsets in neighbours.items():
+        way = table + conv.bias[:, None, None]
+        for weight, (down, right) in zip(conv.weight.flatten(2).unbind(2), offsets, strict=True):
+            near = around[:, 4 + down : 68 + down, 448 + right : 488 + right]
+            way = way + torch.einsum("oi,irc->orc", weight, near)
+        ways.append(way)
+    fused = torch.einsum("oi,irc->orc", layer.fuse.weight[..., 0, 0], torch.cat(ways))
+    fused = (fused + layer.fuse.bias[:, None, None])[None]
+    for x, leave, part, result in zip(
+        entered, layer.leave, fused.split((32, 8), 3), layer(maps), strict=True
+    ):
+        torch.testing.assert_close(result, leave(_to_map(part, x.shape[2:])))

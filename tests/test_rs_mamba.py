@@ -1,17 +1,19 @@
-"""What RS-Mamba promises beyond the contract of every model."""
+"""RS-Mamba against its formulas, and what it promises beyond the contract of every model."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import model
-from model.baselines.rs_mamba import RSM_SS
+from model.baselines.rs_mamba import RSM_SS, OmniStateSpace
 from model.meta import on_meta
 from model.ops.flops import FLOP_FORMULAS
 from tests.conftest import ROOT
+from tests.formulas import batch_norm, conv, gelu, pixel_norm, random_map, relu, scrambled, sigmoid
 from utils.config import ConfigError, load_config
 
 TINY = {"dims": 8, "depths": [1, 1, 1, 1], "ssm_d_state": 4, "drop_path_rate": 0.0}
@@ -97,3 +99,90 @@ def test_numbers_out_of_range_are_told_together():
     for override in wrong:
         assert f"  model_args.{override.partition('=')[0]}" in str(error.value)
     assert "constrained" not in str(error.value)
+
+
+def scan_places(H: int, W: int) -> list[list[tuple[int, int]]]:
+    """The pixels of the eight scans, one after the other."""
+    t = range(H * W)
+    rows = [(i // W, i % W) for i in t]
+    columns = [(i % H, i // H) for i in t]
+    diagonals = [(i % H, (i // H + i % H) % W) for i in t]
+    anti_diagonals = [(i % H, (i // H - i % H) % W) for i in t]
+    scans = [rows, columns, rows[::-1], columns[::-1]]
+    return [*scans, diagonals, anti_diagonals, diagonals[::-1], anti_diagonals[::-1]]
+
+
+def state_space_pixel_by_pixel(layer: OmniStateSpace, x: torch.Tensor) -> torch.Tensor:
+    """One image (H, W, C) through the formulas, step by step along each scan."""
+    H, W, _ = x.shape
+    inner, states = layer.A_log.shape[1:]
+    rank = layer.dt_weight.shape[2]
+    u, z = (x @ layer.in_proj.weight.T).split(inner, dim=-1)
+    u = conv(u.permute(2, 0, 1)[None], layer.conv, padding=1, groups=inner)[0].permute(1, 2, 0)
+    u = u * sigmoid(u)
+    merged = torch.zeros_like(u)
+    for k, places in enumerate(scan_places(H, W)):
+        h = torch.zeros(inner, states, dtype=u.dtype)
+        for r, c in places:
+            step, b, out = (layer.x_proj[k] @ u[r, c]).split((rank, states, states))
+            dt = torch.log1p((layer.dt_weight[k] @ step + layer.dt_bias[k]).exp())
+            decay = (-dt[:, None] * layer.A_log[k].exp()).exp()
+            h = decay * h + (dt * u[r, c])[:, None] * b
+            merged[r, c] += h @ out + layer.D[k] * u[r, c]
+    centred = merged - merged.mean(-1, keepdim=True)
+    normed = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    normed = normed * layer.norm.weight + layer.norm.bias
+    return (normed * z * sigmoid(z)) @ layer.out_proj.weight.T
+
+
+@pytest.mark.parametrize("size", [(3, 4), (4, 2), (1, 3)])
+def test_state_space_follows_its_formulas(network, size):
+    layer = scrambled(network.stages[1][0].state_space)
+    x = random_map(2, *size, 16)
+    with torch.no_grad():
+        expected = torch.stack([state_space_pixel_by_pixel(layer, image) for image in x])
+        torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)  # scans in float32
+
+
+def test_stages_meet_as_in_the_papers_figure(network):
+    network = scrambled(network)
+    image = random_map(1, 3, 32, 64)
+
+    def reduced(x: torch.Tensor, layer: nn.Conv2d, norm: nn.LayerNorm) -> torch.Tensor:
+        return pixel_norm(conv(x, layer, stride=2, padding=1), norm, eps=1e-5)
+
+    with torch.no_grad():
+        first, norm1, _, second, norm2 = network.patch_embed
+        x = reduced(gelu(reduced(image, first, norm1)), second, norm2)
+        maps = []
+        for i, (block,) in enumerate(network.stages):
+            x = (reduced(x, *network.downsamples[i - 1]) if i else x).permute(0, 2, 3, 1)
+            x = x + block.state_space(block.norm1(x))
+            x = x + F.linear(
+                gelu(block.mlp.fc1(block.norm2(x))), block.mlp.fc2.weight, block.mlp.fc2.bias
+            )
+            x = x.permute(0, 3, 1, 2)
+            maps.append(x)
+        x = maps.pop()
+        for up in network.ups:
+            x = torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), maps.pop()], 1)
+            x = relu(batch_norm(conv(x, up.project[0], bias=False), up.project[1]))
+        for i in (0, 4):
+            x = relu(batch_norm(conv(x, network.head[i], padding=1), network.head[i + 1]))
+            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        expected = conv(x, network.head[8], padding=3)
+        torch.testing.assert_close(network(image), expected.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_drop_paths_grow_evenly_and_linear_layers_start_small():
+    with on_meta():
+        network = RSM_SS(drop_path_rate=0.28)
+    rates = [block.drop_path.drop_prob for stage in network.stages for block in stage]
+    assert rates == pytest.approx([0.02 * i for i in range(15)])
+    block = RSM_SS(**TINY | {"dims": 32}).stages[2][0]
+    for layer in (block.state_space.in_proj, block.state_space.out_proj, block.mlp.fc1):
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert not block.mlp.fc1.bias.any()
+    # 256 channels inside: uniform within their root's inverse
+    assert 0.06 < block.state_space.x_proj.abs().max() <= 1 / 16
+    assert block.state_space.dt_weight.abs().max() <= 8**-0.5
