@@ -172,6 +172,7 @@ def test_stages_meet_as_in_the_papers_figure(network):
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
         expected = conv(x, network.head[8], padding=3)
         torch.testing.assert_close(network(image), expected.float(), rtol=1e-4, atol=1e-4)
+    assert {m.eps for m in network.modules() if isinstance(m, nn.LayerNorm)} == {1e-5}
 
 
 def test_drop_paths_grow_evenly_and_linear_layers_start_small():
