@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from model.anchor_sam.encoder import HieraEncoder
 from model.baselines.sam2unet import ReceptiveFieldBlock, SAM2UNet
+from tests.formulas import batch_norm, conv, gelu, random_map, relu, scrambled
 
 
 def nano(**args) -> SAM2UNet:
@@ -81,6 +83,47 @@ def test_receptive_fields_grow_from_branch_to_branch():
         reach.append((rows.max() - rows.min() + 1).item())
         assert reach[-1] == (columns.max() - columns.min() + 1).item()
     assert reach == [1, 9, 15, 21, 23]  # a row and column of k, then 3 taps k apart
+
+
+def test_receptive_field_block_follows_its_formula():
+    part = scrambled(ReceptiveFieldBlock(3, 4))
+    x = random_map(2, 3, 9, 8)
+
+    def step(y, layers, padding=0, dilation=1):
+        y = conv(y, layers[0], padding=padding, dilation=dilation, bias=False)
+        return batch_norm(y, layers[1])  # and no activation
+
+    branches = [step(x, part.branches[0])]
+    for k, branch in zip((3, 5, 7), part.branches[1:], strict=True):
+        y = step(step(x, branch[0]), branch[1], (0, k // 2))
+        branches.append(step(step(y, branch[2], (k // 2, 0)), branch[3], k, k))
+    with torch.no_grad():
+        joined = step(torch.cat(branches, 1), part.join, 1)
+        torch.testing.assert_close(part(x), relu(joined + step(x, part.shortcut)))
+
+
+@torch.no_grad()
+def test_decoder_takes_the_skip_first_and_ends_at_stride_4(image):
+    network = nano().double()
+    image = image.double()
+    adapter, x = network.adapters[0], network.trunk.patch_embed(image)
+    torch.testing.assert_close(adapter(x), x + gelu(adapter.mlp[2](gelu(adapter.mlp[0](x)))))
+
+    network.train()  # nothing is dropped, and batch norms see the same image twice
+    levels = [f(x) for f, x in zip(network.receptive_fields, network._encode(image), strict=True)]
+    x, maps = levels[3], []
+    for skip, fuse in zip(levels[2::-1], network.decoder, strict=True):
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        x = torch.cat([skip, x], 1)
+        for i in (0, 3):
+            x = fuse[i + 1](conv(x, fuse[i], padding=1, bias=False)).relu()
+        maps.append(x)
+    *sides, expected = (
+        F.interpolate(conv(x, head), (64, 96), mode="bilinear", align_corners=False)
+        for x, head in zip(maps, network.heads, strict=True)
+    )
+    torch.testing.assert_close(network.forward_padded(image), expected)
+    torch.testing.assert_close(network.take_side_logits(), sides)
 
 
 def test_an_official_checkpoint_gives_the_trunk(tmp_path):

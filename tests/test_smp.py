@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
@@ -10,7 +11,7 @@ from segmentation_models_pytorch import MODEL_ARCHITECTURES_MAPPING
 
 import model
 from model.base import IMAGENET
-from model.baselines.smp import SMP
+from model.baselines.smp import SMP, _normalisation
 from model.meta import on_meta
 from tests.conftest import ROOT
 from utils.config import ConfigError, load_config
@@ -62,6 +63,10 @@ def test_encoders_of_every_kind(encoder):
         ("unetpluplus", "resnet34", "'unetpluplus' is unknown, did you mean 'unetplusplus'"),
         ("unet", "resnet43", "'resnet43' is unknown, did you mean 'resnet34'"),
         ("unet", "tu-convnext_tny", "did you mean 'tu-convnext_tiny'"),
+        ("UNET", "resnet34", "'UNET' is unknown, did you mean 'unet'"),
+        ("unet", "ResNet34", "'ResNet34' is unknown, did you mean 'resnet34'"),
+        ("unet", "resnet34.a1_in1k", "'resnet34.a1_in1k' is unknown"),
+        ("unet", "tu-resnet34.none", r"Invalid pretrained tag \(none\)"),
         ("linknet", "mit_b0", "'mit_b0' does not go with linknet"),
         ("pan", "vgg11", "'vgg11' does not go with pan"),
         ("dpt", "resnet18", "'resnet18' does not go with dpt"),
@@ -72,6 +77,25 @@ def test_what_does_not_exist_or_fit_is_refused(arch, encoder, message):
     with pytest.raises(ValueError, match=message) as error:
         outline(arch=arch, encoder_name=encoder)
     assert "\n" not in str(error.value)
+
+
+def test_encoders_of_one_image_size_are_told_otherwise_or_refused():
+    with pytest.raises(ValueError, match="'tu-hiera_tiny_224' takes images of one size alone"):
+        outline(arch="unet", encoder_name="tu-hiera_tiny_224")
+    outline(arch="fpn", encoder_name="tu-swin_tiny_patch4_window7_224")  # tries two sizes itself
+
+
+@pytest.mark.parametrize(
+    ("arch", "encoder"),
+    [("pspnet", "resnet18"), ("dpt", VIT), ("fpn", "efficientnet-b0")],
+)
+def test_what_is_trained_gets_a_gradient(arch, encoder):
+    """Training over several processes waits for the gradient of every trainable parameter."""
+    network = outline(arch=arch, encoder_name=encoder).train()
+    network(torch.empty(2, 3, 64, 64, device="meta")).sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.requires_grad == (parameter.grad is not None), name
+    assert not all(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_a_config_lists_all_mistakes():
@@ -104,6 +128,30 @@ def test_weights_come_from_a_local_file(tmp_path, resnet18, suffix):
         SMP(**args | {"encoder_name": "vgg11"})
 
 
+@pytest.mark.parametrize(
+    ("name", "arch"),
+    [
+        ("convnext_atto", "unet"),  # timm renames its stages, and leaves out its last norm
+        ("vit_tiny_patch16_224", "dpt"),
+    ],
+)
+def test_weights_of_timm_are_its_published_files(tmp_path, name, arch):
+    torch.manual_seed(4)
+    path = tmp_path / "model.safetensors"
+    save_file(timm.create_model(name, num_classes=7).state_dict(), path)
+    encoder = SMP(arch=arch, encoder_name=f"tu-{name}", encoder_weights=str(path)).network.encoder
+    overlay = {"file": str(path), "num_classes": 7}
+    args = {"dynamic_img_size": True} if arch == "dpt" else {"features_only": True}
+    own_way = timm.create_model(
+        name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=7, **args
+    )
+    expected = own_way.state_dict()
+    for key, tensor in encoder.model.state_dict().items():
+        assert key.startswith("head.") or torch.equal(tensor, expected[key]), key
+    with pytest.raises(ValueError, match=r"encoder_weights: .* do not fit ResNet"):
+        SMP(encoder_name="tu-resnet18", encoder_weights=str(path))
+
+
 def test_names_of_weights_are_never_downloaded():
     with pytest.raises(ValueError, match=r"encoder_weights: weights imagenet: no such file .*null"):
         SMP(encoder_weights="imagenet")
@@ -112,4 +160,5 @@ def test_names_of_weights_are_never_downloaded():
 def test_normalisation_is_the_encoders():
     assert outline(encoder_name="resnet18").normalisation == IMAGENET
     assert outline(encoder_name="dpn68").normalisation.mean[0] == pytest.approx(124 / 255)
+    assert _normalisation("timm-tf_efficientnet_lite0").mean == (0.5, 0.5, 0.5)
     assert outline(arch="dpt", encoder_name=VIT).normalisation.mean == (0.5, 0.5, 0.5)

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
 from typing import Annotated, ClassVar
 
 import timm
+import torch
 from pydantic import AfterValidator, PositiveInt
 from segmentation_models_pytorch import MODEL_ARCHITECTURES_MAPPING, create_model
 from segmentation_models_pytorch.encoders import get_encoder_names
 from torch import Tensor, nn
 
 from model.base import IMAGENET, Normalisation, RoadModel
+from model.meta import on_meta
 from model.weights import load_weights
 
 #: The library's prefix for encoders of timm: 'tu-convnext_tiny'.
@@ -27,10 +31,17 @@ TIMM = "tu-"
 CLASSIFIERS = ("fc.", "_fc.", "classifier.", "head.", "last_linear.", "linear.")
 #: Side of the patches that DPT's four levels are made for, in pixels.
 DPT_PATCH = 16
+#: Architectures that do not use all levels of their encoder.
+PARTIAL = ("pspnet", "dpt")
 #: Normalisation of the encoders that were not trained with ImageNet's mean and deviation.
 CENTRED = Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 DPN = Normalisation(mean=(124 / 255, 117 / 255, 104 / 255), std=(1 / (0.0167 * 255),) * 3)
-NORMALISATIONS = {"inception": CENTRED, "xception": CENTRED, "dpn": DPN}
+NORMALISATIONS = {
+    "inception": CENTRED,
+    "xception": CENTRED,
+    "timm-tf_efficientnet_lite": CENTRED,
+    "dpn": DPN,
+}
 
 
 def known_arch(name: str) -> str:
@@ -42,7 +53,8 @@ def known_encoder(name: str) -> str:
     """`name`, if the library or timm has this encoder. Raises ValueError with the nearest one."""
     encoders = [*get_encoder_names(), *(TIMM + network for network in timm.list_models())]
     # A timm name may go on with the tag of its weights, which random encoders do not need.
-    return name if name.partition(".")[0] in encoders else _known(name, encoders)
+    untagged = name.partition(".")[0] if name.startswith(TIMM) else name
+    return name if untagged in encoders else _known(name, encoders)
 
 
 class SMP(RoadModel):
@@ -52,13 +64,14 @@ class SMP(RoadModel):
         arch: 'unet', 'unetplusplus', 'linknet', 'fpn', 'pspnet', 'pan', 'manet', 'deeplabv3',
             'deeplabv3plus', 'upernet', 'segformer' or 'dpt'; 'dpt' takes a ViT of timm.
         encoder_name: 'resnet34', 'mit_b2', ... or 'tu-NAME' for a network of timm.
-        encoder_weights: a file of this encoder's tensors, .pth or .safetensors; None starts from
-            random weights.
+        encoder_weights: the encoder's published file, .pth or .safetensors, with or without its
+            classifier; None starts from random weights.
         n_channels: channels of the image.
         n_classes: channels of the logits.
 
-    Raises ValueError for an unknown name, for an encoder that the architecture does not take, and
-    for a weight file that is missing, damaged or of another encoder.
+    Layers that the library builds and never calls are frozen. Raises ValueError for an unknown
+    name, for an encoder that the architecture does not take or that is made for images of one size,
+    and for a weight file that is missing, damaged or of another encoder.
     """
 
     parts: ClassVar[dict[str, tuple[str, ...]]] = {"encoder": ("network.encoder",)}
@@ -83,6 +96,11 @@ class SMP(RoadModel):
             _set_channels(encoder, n_channels)
         self.stride, self.min_size = _sides(arch, encoder.output_stride)
         self.normalisation = _normalisation(encoder_name)
+        fixed = _made_for_one_size(encoder_name)
+        # Layers without a gradient would stop a training over several processes.
+        if fixed or arch in PARTIAL or "efficientnet" in encoder_name:
+            unused = _try_out(arch, encoder_name, self.min_size, self.stride)
+            self.freeze(*(f"network.{name}" for name in unused))
 
     def forward_padded(self, image: Tensor) -> Tensor:
         if self.training and len(image) == 1 and self._pools_to_one_pixel():
@@ -104,24 +122,49 @@ def _known(name: str, names: Iterable[str]) -> str:
     names = list(names)
     if name in names:
         return name
-    close = difflib.get_close_matches(name, names, n=1)
+    close = difflib.get_close_matches(name.lower(), names, n=1)
     others = f", did you mean {close[0]!r}?" if close else ""
     listed = f" (one of: {', '.join(names)})" if len(names) <= 12 else ""
     raise ValueError(f"{name!r} is unknown{others}{listed}")
 
 
 def _build(arch: str, encoder_name: str, in_channels: int, classes: int) -> nn.Module:
-    # A ViT is made for one image size unless told otherwise.
-    any_size = {"dynamic_img_size": True} if arch == "dpt" else {}
+    create = partial(
+        create_model, arch, encoder_name, None, in_channels=in_channels, classes=classes
+    )
     try:
-        return create_model(
-            arch, encoder_name, None, in_channels=in_channels, classes=classes, **any_size
-        )
+        if _made_for_one_size(encoder_name):
+            with suppress(TypeError):  # what some transformers need to be told, others do not know
+                return create(dynamic_img_size=True)
+        return create()
     except (ValueError, RuntimeError, TypeError, KeyError, AttributeError, AssertionError) as error:
         # What an encoder that does not fit raises differs from one to the next.
         raise ValueError(
             f"encoder_name: {encoder_name!r} does not go with {arch}: {error}"
         ) from None
+
+
+def _made_for_one_size(encoder_name: str) -> bool:
+    """Whether timm says so; many of these encoders take others all the same."""
+    if not encoder_name.startswith(TIMM):
+        return False
+    settings = timm.get_pretrained_cfg(encoder_name.removeprefix(TIMM), allow_unregistered=True)
+    return bool(settings and settings.fixed_input_size)
+
+
+def _try_out(arch: str, encoder_name: str, least: int, stride: int) -> list[str]:
+    """The parameters that no gradient reaches, found without numbers, at two image sizes."""
+    with torch.inference_mode(False), torch.enable_grad(), on_meta():
+        network = _build(arch, encoder_name, 3, 1).train()
+        try:
+            for sides in ((least, least + stride), (least + 2 * stride, least)):
+                logits = network(torch.empty(2, 3, *sides))
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"encoder_name: {encoder_name!r} takes images of one size alone: {error}"
+            ) from None
+        logits.sum().backward()
+    return [name for name, parameter in network.named_parameters() if parameter.grad is None]
 
 
 def _sides(arch: str, stride: int) -> tuple[int, int]:
@@ -137,14 +180,34 @@ def _sides(arch: str, stride: int) -> tuple[int, int]:
 
 
 def _load(encoder: nn.Module, name: str, source: str) -> None:
-    own = encoder.state_dict()
-    drop = tuple(c for c in CLASSIFIERS if not any(key.startswith(c) for key in own))
     try:
-        load_weights(encoder, source, drop=drop)
+        if name.startswith(TIMM):
+            _load_from_timm(encoder.model, name.removeprefix(TIMM), source)
+        else:
+            own = encoder.state_dict()
+            drop = tuple(c for c in CLASSIFIERS if not any(key.startswith(c) for key in own))
+            load_weights(encoder, source, drop=drop)
     except ValueError as error:
         raise ValueError(
             f"encoder_weights: {error} (a local file of {name}'s tensors, or null)"
         ) from None
+
+
+def _load_from_timm(features: nn.Module, name: str, source: str) -> None:
+    """Load a file of the whole network into the part of it that gives features.
+
+    timm leaves out what no feature needs, and names 'stages.0' there 'stages_0'.
+    """
+    whole = timm.create_model(name, num_classes=0)
+    names = whole.default_cfg["classifier"]
+    classifiers = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
+    load_weights(whole, source, drop=classifiers)
+    tensors = {key.replace("_", "."): tensor for key, tensor in whole.state_dict().items()}
+    own = features.state_dict()
+    for key in own:
+        if not key.startswith(classifiers):  # which a ViT keeps, unused
+            own[key] = tensors[key.replace("_", ".")]
+    features.load_state_dict(own)
 
 
 def _set_channels(encoder: nn.Module, n_channels: int) -> None:
