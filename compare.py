@@ -54,6 +54,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 @plain_end()
 def main(argv: list[str] | None = None) -> int:
+    """Do what is left of the comparison and write its tables; the exit status.
+
+    0: all is done; 1: a model failed or could not be weighed; 2: a mistake in the arguments; 130 or
+    143: stopped by a signal.
+    """
     args = parse_args(argv)
     set_up_logging()
     if int(os.environ.get("RANK", 0)):

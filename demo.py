@@ -48,6 +48,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 @plain_end()
 def main(argv: list[str] | None = None) -> int:
+    """Map the image, or serve the page until Ctrl-C; the exit status, 2 for a mistake."""
     args = parse_args(argv)
     set_up_logging()
     end_at_signals()

@@ -76,6 +76,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 @plain_end()
 def main(argv: list[str] | None = None) -> int:
+    """Score all pairs, print and write the tables; the exit status.
+
+    0: all were scored; 1: some were not, and stderr says why; 2: a mistake in the arguments.
+    """
     args = parse_args(argv)
     set_up_logging()
     end_at_signals()

@@ -85,6 +85,11 @@ def band_numbers(text: str) -> tuple[int, ...]:
 
 @plain_end()
 def main(argv: list[str] | None = None) -> int:
+    """Map, score, sweep or export, as the arguments say; the exit status.
+
+    0: all was done; 1: an input could not be used, or a prediction is not finite; 2: a mistake in
+    the arguments.
+    """
     args = parse_args(argv)
     set_up_logging()
     end_at_signals()

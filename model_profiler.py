@@ -51,6 +51,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 @plain_end()
 def main(argv: list[str] | None = None) -> int:
+    """Weigh every model, print and write the tables; the exit status.
+
+    0: all were measured; 1: some failed, and their row says why; 2: a mistake in the arguments.
+    """
     args = parse_args(argv)
     set_up_logging()
     end_at_signals()

@@ -83,6 +83,10 @@ def add_dataset(parser: argparse.ArgumentParser, name: str, splits: str) -> None
 
 @plain_end()
 def main(argv: list[str] | None = None) -> int:
+    """Prepare, write or check a dataset; the exit status.
+
+    0: all is well; 1: something in the data is wrong; 2: a mistake in the arguments.
+    """
     args = parse_args(argv)
     set_up_logging()
     end_at_signals()

@@ -57,6 +57,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 @plain_end("go on with load=auto")
 def main(argv: list[str] | None = None) -> int:
+    """Train; the exit status, 1: something is not finite, 2: a mistake, 130 or 143: a signal."""
     args = parse_args(argv)
     set_up_logging()
     stop = StopRequest()
@@ -89,9 +90,7 @@ def main(argv: list[str] | None = None) -> int:
         config = fit_epochs(config, per_epoch)
         seed_everything(config.random_seed)  # the same first weights on every rank
         network = model.build_model(
-            config.model_classname,
-            config.model_args,
-            load_pretrained=start.checkpoint is None,
+            config.model_classname, config.model_args, load_pretrained=start.checkpoint is None
         )
         seed_everything(config.random_seed, ranks.rank)
         state = build_training(config, ranks, network, batches_per_epoch=per_epoch)

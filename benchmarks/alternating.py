@@ -129,6 +129,7 @@ def saved_bytes(work: Work) -> int:
 
 
 def machine(device: str) -> dict[str, Any]:
+    """What a figure depends on, for the written results."""
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     return {
         "device": f"{device}: {name}",

@@ -196,6 +196,7 @@ def report(times: dict[str, list[float]], parts: dict[str, float]) -> dict[str, 
 
 
 def main() -> None:
+    """Measure both pipelines in turns; print, and write where asked."""
     args = parse_args()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

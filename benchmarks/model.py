@@ -124,6 +124,8 @@ def by_references(work: Work) -> Work:
 
 
 def forward_of(net: nn.Module, image: Tensor, args: argparse.Namespace) -> Work:
+    """A forward pass in eval mode, without gradients."""
+
     def forward() -> None:
         net.eval()
         with torch.no_grad(), precision(args):
@@ -229,6 +231,7 @@ def largest_batch(
 
 
 def table(results: dict[str, Any]) -> PrettyTable:
+    """A row for every kind of pass and network."""
     table = PrettyTable(["", "network", "seconds", "peak [GB]", "whole takes ... times as long"])
     table.align = "r"
     for kind, r in results.items():
@@ -241,6 +244,7 @@ def table(results: dict[str, Any]) -> PrettyTable:
 
 
 def main() -> None:
+    """Compare, or look for the best throughput; print and write the results."""
     args = parse_args()
     torch.manual_seed(0)
     net = AnchorSAM(model_size=args.size).to(args.device)

@@ -106,6 +106,7 @@ def differences(case: Case) -> dict[str, float]:
 
 
 def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
+    """Differences of the results; seconds, bytes saved for backward and peak bytes."""
     result: dict[str, Any] = {"differences": differences(case)}
     leaves = [operand.detach().requires_grad_() for operand in case.operands.values()]
     grad = torch.randn_like(case.fast(*leaves))
@@ -129,6 +130,7 @@ def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def table_of_costs(results: dict[str, Any]) -> PrettyTable:
+    """A row for every operator."""
     table = PrettyTable(
         ["operator", "forward [ms]", "times faster", "with backward [ms]", "times faster ",
          "saved [MB]", "of reference", "peak [MB]", "of reference "]
@@ -160,6 +162,7 @@ def table_of_differences(results: dict[str, Any]) -> PrettyTable:
 
 
 def main() -> None:
+    """Measure every operator against its reference; print and write the results."""
     args = parse_args()
     dtype = getattr(torch, args.precision)
     cases = level_1(args.side, args.side, dtype, args.device)

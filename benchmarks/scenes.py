@@ -54,6 +54,7 @@ class KnownAnswer(RoadModel):
 
 
 def main() -> None:
+    """Map a scene in three ways by turns, and print what each costs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-c", "--config", default=str(QUICKSTART))
     parser.add_argument("--tile", type=int, default=256)

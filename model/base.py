@@ -65,7 +65,8 @@ class RoadModel(nn.Module):
         return sides
 
     def pad(self, image: Tensor) -> Tensor:
-        """`image` with its last row and column repeated up to sides that the network takes."""
+        """`image` (B, C, H, W) with its last row and column repeated up to sides that the network
+        takes. Raises ValueError for another number of axes."""
         if image.ndim != 4:
             raise ValueError(f"expected an image batch (B, C, H, W), got {tuple(image.shape)}")
         bottom, right = (self._padding(side) for side in image.shape[-2:])

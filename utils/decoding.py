@@ -51,11 +51,15 @@ class Crop(NamedTuple):
 
 
 class Decoded(NamedTuple):
+    """Pixels of an image file, or of a crop of it."""
+
     values: np.ndarray  # H W C: 1 or 3 colours in the file's own type, or palette indices
     has_data: np.ndarray | None  # bool H W: False where alpha is 0 or nodata; None: all true
 
 
 class Header(NamedTuple):
+    """What an image file says of itself; sizes in pixels."""
+
     height: int  # as it is seen, after an EXIF rotation
     width: int
     kind: str  # jpeg, png or tiff

@@ -14,6 +14,8 @@ from utils.schema import Config, Scheduler
 
 
 class Grouped(Protocol):
+    """A model that knows which of its parameters decay."""
+
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict]: ...
 
 

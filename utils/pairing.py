@@ -18,6 +18,8 @@ MAX_NAMES = 20
 
 
 class Pair(NamedTuple):
+    """An image and its label."""
+
     name: str  # the stem that image and label share
     image: Path
     label: Path

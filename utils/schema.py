@@ -27,10 +27,14 @@ class Section(BaseModel):
 
 
 class TrainingStrategy(Section):
+    """Which parameters are trained: all, or all but SAM's trunk."""
+
     mode: Literal["train_all", "adapter_only"] = "train_all"
 
 
 class PlateauParams(Section):
+    """The rate falls by `factor` when evaluations stop improving."""
+
     factor: float = Field(0.2, gt=0, lt=1)
     patience: int = Field(5, ge=0)  # evaluations without improvement
     min_lr: float = Field(1e-6, ge=0)
@@ -38,11 +42,15 @@ class PlateauParams(Section):
 
 
 class CosineParams(Section):
+    """The rate falls along half a cosine wave."""
+
     T_max: int | None = Field(None, ge=1)  # epochs of the half wave; null: `epochs`
     eta_min: float = Field(1e-6, ge=0)
 
 
 class Scheduler(Section):
+    """How the learning rate goes on after the warm-up."""
+
     active_scheduler: Literal["CosineAnnealingLR", "ReduceLROnPlateau"] = "CosineAnnealingLR"
     ReduceLROnPlateau_params: PlateauParams = PlateauParams()
     CosineAnnealingLR_params: CosineParams = CosineParams()
@@ -62,6 +70,8 @@ class Augmentation(Section):
 
 
 class Inference(Section):
+    """What inference.py reads and writes; train.py takes `batch_size` of it."""
+
     model_path: str | None = None  # null: the best checkpoint of the config's newest run
     split: Literal["train", "val", "test"] = "test"
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # null: the checkpoint's, or 0.5
@@ -77,6 +87,8 @@ class Inference(Section):
 
 
 class TTA(Section):
+    """Test-time augmentation: probabilities are averaged over views of the image."""
+
     enable: bool = False
     ops: list[TTAOp] = ["identity", "hflip", "vflip", "rot90"]
 

@@ -36,6 +36,7 @@ class SplitDepthwise(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, ...) to the same shape, for one or two spatial axes."""
         shares = x.chunk(len(self.convs), dim=1)
         return torch.cat([conv(s) for conv, s in zip(self.convs, shares, strict=True)], dim=1)
 
@@ -60,6 +61,7 @@ class ThreeWayDownsample(nn.Module):
         self.fuse = nn.Conv2d(3 * out_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, 2H, 2W) to (B, out_channels, H, W)."""
         wide = self.widen(x)
         return self.fuse(torch.cat([self.phases(x), self.strided(wide), self.pooled(wide)], dim=1))
 
@@ -74,6 +76,7 @@ class DirectionalGate(nn.Module):
         self.norm_columns = nn.GroupNorm(4, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) to the same shape."""
         rows = self.norm_rows(self.profile(x.mean(3))).sigmoid()
         columns = self.norm_columns(self.profile(x.mean(2))).sigmoid()
         return x * rows.unsqueeze(3) * columns.unsqueeze(2)
@@ -91,6 +94,7 @@ class ChannelSelfAttention(nn.Module):
         self.q, self.k, self.v = (nn.Conv2d(dim, dim, 1, groups=dim, bias=False) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) to the same shape; a gate a channel, of which 8 heads see dim / 8 each."""
         H, W = x.shape[-2:]
         y = self.norm(F.avg_pool2d(x, (min(self.POOL, H), min(self.POOL, W))))
         q, k, v = (
@@ -120,6 +124,7 @@ class SplitMLP(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) to the same shape."""
         x = self.expand(x)
         return self.project(x + self.mix(x))
 
@@ -171,6 +176,7 @@ class StripBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
         x = self.reduce(x)
         horizontal, vertical, anti, main = (strip(x) for strip in self.strips)
         straight = self.gate_straight(torch.cat([horizontal, vertical], dim=1).relu()) + x
@@ -189,12 +195,21 @@ class StripDecoder(nn.Module):
         self.fuse = conv_bn_relu(3 * out_channels // 2, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
         return self.fuse(torch.cat([block(x) for block in self.blocks], dim=1))
 
 
 class AFDANet(RoadModel):
-    """AFDANet on a ResNet-34. `img_size` is accepted for published configs and has no effect:
-    the network runs at the image's own size."""
+    """AFDANet on a ResNet-34.
+
+    Args:
+        img_size: accepted for published configs, without effect: the network runs at the image's
+            own size.
+        num_classes: channels of the logits.
+        pretrained: start the encoder from its ImageNet weights (resnet34 in pretrain_weight/).
+
+    Raises ValueError when the pretrained weights are missing or damaged.
+    """
 
     stride: ClassVar[int] = 32
     parts: ClassVar[dict[str, tuple[str, ...]]] = {"encoder": ("encoder",), "neck": ("fusions",)}
@@ -215,6 +230,11 @@ class AFDANet(RoadModel):
         self.head = LinkNetHead(num_classes)
 
     def forward_padded(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) to logits (B, num_classes, H, W).
+
+        Fused maps run down the stages beside the encoder's and are the decoder's skips; the last is
+        added to the encoder's own.
+        """
         fused, *stages = self.encoder(image)
         skips = []
         for fusion, stage in zip(self.fusions, stages, strict=True):

@@ -60,6 +60,10 @@ class CCNet(RoadModel):
         self.head = nn.Conv2d(64, n_classes, 3, padding=1)
 
     def forward_padded(self, image: Tensor) -> Tensor:
+        """(B, n_channels, H, W) to logits (B, n_classes, H, W).
+
+        The decoder's map at stride 2 takes up those of all coarser strides before the last block.
+        """
         e0, e1, e2, e3, e4 = self.encoder(image)
         f1, f2, f3, f4 = self.interaction([e1, e2, e3, e4])
         d4 = self.perception(e4) + e4 + f4
@@ -129,7 +133,10 @@ class ScaleInteraction(nn.Module):
         self.leave = nn.ModuleList(nn.Conv2d(width, c, 3, padding=1) for c in stages)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """The stages' maps, each to one of its own shape, through one table of all of them."""
+        """Maps (B, C, H, W), one a stage, each to one of its own shape, through one table of all.
+
+        Sides are multiples of GRID.
+        """
         maps = [conv(x) for conv, x in zip(self.enter, features, strict=True)]
         tables = [_to_table(x) for x in maps]
         table = torch.cat(tables, -1)

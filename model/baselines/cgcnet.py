@@ -60,6 +60,7 @@ class CGCNet(RoadModel):
         self.head = LinkNetHead(n_classes)
 
     def forward_padded(self, image: Tensor) -> Tensor:
+        """(B, n_channels, H, W) to logits (B, n_classes, H, W)."""
         _, e1, e2, e3 = self.encoder(image)
         x = e3 + self.expand(self.context(self.reduce(e3)))
         x = self.up3(x) + e2

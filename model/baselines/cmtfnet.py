@@ -60,6 +60,7 @@ class MultiScale(nn.Module):
         self.fuse = nn.Sequential(nn.Conv2d(dim, dim, 1), nn.BatchNorm2d(dim), nn.ReLU6())
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) to the same shape."""
         narrow = self.reduce(x)
         return self.fuse(sum(branch(narrow) for branch in self.branches)) * x
 
@@ -77,6 +78,7 @@ class ChannelGate(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) to the same shape."""
         return super().forward(x) * x
 
 
@@ -94,6 +96,7 @@ class MultiScaleAttention(nn.Module):
         self.channel_gate = ChannelGate(dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) to the same shape; dim is a multiple of HEAD_DIM."""
         summary = F.adaptive_avg_pool2d(self.multi_scale(x), KEY_GRID)
         k, v = self.keys_values(summary).chunk(2, dim=1)
         attended = F.scaled_dot_product_attention(_heads(x), _heads(k), _heads(v))
@@ -118,6 +121,7 @@ class EfficientFeedForward(nn.Module):
         self.expand = nn.Sequential(*conv_bn(narrow, dim), nn.ReLU6())
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) to the same shape."""
         x = self.reduce(x)
         return self.expand(self.wide(x) + self.close(x))
 
@@ -131,6 +135,7 @@ class TransformerBlock(nn.Module):
         self.feed_forward = EfficientFeedForward(dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) to the same shape."""
         x = x + self.attention(x)
         return x + self.feed_forward(x)
 
@@ -144,6 +149,7 @@ class WeightedFuse(nn.Module):
         self.refine = nn.Sequential(*separable(dim, 5))
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
+        """`below` (B, dim, h, w) and `skip` (B, dim, H, W) to (B, dim, H, W)."""
         below = F.interpolate(below, size=skip.shape[-2:], mode="bilinear", align_corners=False)
         weights = F.relu6(self.weights)
         of_skip, of_below = weights / (weights.sum() + 1e-8)
@@ -163,13 +169,22 @@ class AttentionHead(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) to logits (B, n_classes, H, W)."""
         profile = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
         spatial = self.spatial_gate(profile) * x
         return self.classify(self.multi_scale(x) + self.channel_gate(x) + spatial)
 
 
 class CMTFNet(RoadModel):
-    """CMTFNet on a ResNet-50. Every fusion resizes to the encoder's map: any size runs unpadded."""
+    """CMTFNet on a ResNet-50. Every fusion resizes to the encoder's map: any size runs unpadded.
+
+    Args:
+        n_classes: channels of the logits.
+        backbone: the encoder.
+        pretrained: start the encoder from its ImageNet weights (resnet50 in pretrain_weight/).
+
+    Raises ValueError for another backbone, and when the pretrained weights are missing or damaged.
+    """
 
     def __init__(
         self,
@@ -194,6 +209,7 @@ class CMTFNet(RoadModel):
         self.head = AttentionHead(256, (7, 9, 11), n_classes)
 
     def forward_padded(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) to logits (B, n_classes, H, W), which are made at stride 4."""
         _, e1, e2, e3, e4 = self.encoder(image)
         x = self.block4(self.reduce4(e4))
         x = self.block3(self.fuse3(x, self.reduce3(e3)))

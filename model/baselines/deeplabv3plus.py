@@ -74,6 +74,7 @@ class DeepLabV3Plus(RoadModel):
                     nn.init.kaiming_normal_(module.weight)
 
     def forward_padded(self, image: Tensor) -> Tensor:
+        """(B, n_channels, H, W) to logits (B, n_classes, H, W), which are made at stride 4."""
         if self.aspp.training and len(image) == 1:
             raise ValueError("DeepLabV3Plus trains on two images at a time or more: batch_size: 2")
         _, e1, _, _, e4 = self.encoder(image)

@@ -44,6 +44,7 @@ class DLinkNet(RoadModel):
         self.head = LinkNetHead(n_classes)
 
     def forward_padded(self, image: Tensor) -> Tensor:
+        """(B, n_channels, H, W) to logits (B, n_classes, H, W)."""
         _, e1, e2, e3, e4 = self.encoder(image)
         x = self.up4(self.centre(e4)) + e3
         x = self.up3(x) + e2

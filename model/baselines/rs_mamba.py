@@ -112,6 +112,7 @@ class OSSBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim) to the same shape."""
         x = x + self.drop_path(self.state_space(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -126,6 +127,7 @@ class UpFuse(nn.Module):
         )
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
+        """(B, below, H, W) and (B, skip, 2H, 2W) to (B, skip, 2H, 2W)."""
         below = F.interpolate(below, scale_factor=2, mode="nearest")
         return self.project(torch.cat([below, skip], dim=1))
 
@@ -136,6 +138,9 @@ class RSM_SS(RoadModel):
     `dims` are the widths of the four stages (a single number doubles from stage to stage),
     `depths` their blocks. `use_checkpoint` recomputes blocks in the backward pass. The arguments
     with a single allowed value are switches of ablations that this network does not include.
+
+    Raises ValueError for other values of these, for `dims` or `depths` that are not four, and for
+    an even `ssm_conv`.
     """
 
     stride: ClassVar[int] = 32
@@ -205,6 +210,7 @@ class RSM_SS(RoadModel):
         self.use_checkpoint = True
 
     def forward_padded(self, image: Tensor) -> Tensor:
+        """(B, in_chans, H, W) to logits (B, num_classes, H, W)."""
         skips = self._encode(image)
         x = skips.pop()
         for up in self.ups:

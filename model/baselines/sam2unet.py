@@ -70,6 +70,7 @@ class SAM2UNet(RoadModel):
         self.heads = nn.ModuleList(nn.Conv2d(WIDTH, n_classes, 1) for _ in range(heads))
 
     def forward_padded(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) to logits (B, n_classes, H, W); in training it leaves the side outputs."""
         levels = [
             reduce(stage)
             for reduce, stage in zip(self.receptive_fields, self._encode(image), strict=True)

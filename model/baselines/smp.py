@@ -103,6 +103,10 @@ class SMP(RoadModel):
             self.freeze(*(f"network.{name}" for name in unused))
 
     def forward_padded(self, image: Tensor) -> Tensor:
+        """(B, n_channels, H, W) to logits (B, n_classes, H, W).
+
+        Raises ValueError in training for a single image, where a batch norm would see one value.
+        """
         if self.training and len(image) == 1 and self._pools_to_one_pixel():
             name = type(self.network).__name__
             raise ValueError(f"{name} trains on two images at a time or more: batch_size: 2")

@@ -40,6 +40,7 @@ class StripGate(nn.Module):
         self.project = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) to the same shape."""
         local = self.local(x)
         return x * self.project(local + sum(strip(local) for strip in self.strips))
 
@@ -62,6 +63,7 @@ class StripAttention(nn.Module):
         self.fuse = conv_bn_relu(2 * dim, dim, 1, bias=True)
 
     def forward(self, stage: Tensor, before: Tensor) -> Tensor:
+        """Two maps (B, dim, H, W) to one."""
         gated = stage + stage * self.spatial_gate(stage) + stage * self.channel_gate(stage)
         return self.fuse(torch.cat([gated, self.strip(before)], dim=1))
 
@@ -88,6 +90,7 @@ class ConvModulation(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) to the same shape."""
         y = self.norm1(x)
         y = self.project(self.context(y) * self.value(y))
         x = x + self.drop_path(self.scale1 * y)
@@ -107,6 +110,7 @@ class MultiScaleFusion(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) to the same shape."""
         paths = self.cascade.paths(x)
         return sum(block(path) for block, path in zip(self.modulations, paths, strict=True))
 
@@ -145,6 +149,7 @@ class StripChain(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) to the same shape: dim / 4, dim / 4 and dim / 2 channels of the pairs."""
         outputs = []
         for pair in self.pairs:
             x = pair(x)
@@ -167,6 +172,7 @@ class StripEnhancement(nn.Module):
         self.fuse = nn.Sequential(nn.Conv2d(dim, dim, 1, bias=False), *bn_prelu(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) to the same shape."""
         narrow = self.reduce(x)
         sums = list(accumulate(chain(narrow) for chain in self.chains))
         return self.fuse(torch.cat([narrow, *sums], dim=1)) + x
@@ -193,6 +199,7 @@ class SnakeDecoder(nn.Module):
         self.fuse = conv_bn_relu(3 * half, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, out_channels, 2H, 2W)."""
         x = self.up(x)
         return self.fuse(torch.cat([branch(x) for branch in self.branches], dim=1))
 
@@ -211,7 +218,15 @@ def _up_half(channels: int) -> nn.Sequential:
 
 
 class StripUnet(RoadModel):
-    """StripUnet on a ResNet-34."""
+    """StripUnet on a ResNet-34.
+
+    Args:
+        n_channels: channels of the image.
+        n_classes: channels of the logits.
+        pretrained: start the encoder from its ImageNet weights (resnet34 in pretrain_weight/).
+
+    Raises ValueError when the pretrained weights are missing or damaged.
+    """
 
     stride: ClassVar[int] = 32
     parts: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -243,6 +258,7 @@ class StripUnet(RoadModel):
         self.head = LinkNetHead(n_classes)
 
     def forward_padded(self, image: Tensor) -> Tensor:
+        """(B, n_channels, H, W) to logits (B, n_classes, H, W)."""
         e0, *stages = self.encoder(image)
         attended = self._attend(self.encoder.pool(e0), stages)
         centre = self.centre(stages[-1] + attended[-1])

@@ -95,6 +95,10 @@ class TransRoadNet(RoadModel):
         )
 
     def forward_padded(self, image: Tensor) -> Tensor:
+        """(B, n_channels, H, W) to logits (B, n_classes, H, W).
+
+        The context of stride 32 is joined to every skip of the encoder, at that skip's size.
+        """
         e0, e1, e2, e3, e4 = self.encoder(image)
         context = self.context(self.position(e3))
         share = self.semantic_share
@@ -114,6 +118,7 @@ class PositionAttention(nn.Module):
         self.conv = nn.Conv2d(2, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape, for any C."""
         return x * self._gate(x.mean(3, keepdim=True)) * self._gate(x.mean(2, keepdim=True))
 
     def _gate(self, profile: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ class UNet(RoadModel):
         self.head = nn.Conv2d(CHANNELS[0], n_classes, 1)
 
     def forward_padded(self, image: Tensor) -> Tensor:
+        """(B, n_channels, H, W) to logits (B, n_classes, H, W)."""
         skips = [self.entry(image)]
         for block in self.down:
             skips.append(block(skips[-1]))

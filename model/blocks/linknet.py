@@ -53,11 +53,12 @@ class DilatedCascade(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def paths(self, x: Tensor) -> list[Tensor]:
-        """[x, u1, u2, ...]: the input and the output of every convolution after its ReLU."""
+        """[x, u1, u2, ...], all (B, channels, H, W): the input, then each convolution's ReLU."""
         outputs = [x]
         for conv in self.convs:
             outputs.append(conv(outputs[-1]).relu())
         return outputs
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to the same shape: the sum of all paths."""
         return sum(self.paths(x))

@@ -40,6 +40,7 @@ class SnakeConv2d(nn.Module):
         self.norm = nn.GroupNorm(out_channels // 4, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, out_channels, H, W)."""
         rows, columns = self.offset(x).chunk(2, dim=1)
         bend = rows if self.axis == "horizontal" else columns
         samples = snake_sample(x, self.extent * accumulate(bend.float()), self.axis)

@@ -27,6 +27,8 @@ _LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{"
 
 
 class Cell(NamedTuple):
+    """A field of a table, and how it stands out."""
+
     text: str
     mark: Mark = ""
 

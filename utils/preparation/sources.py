@@ -17,6 +17,8 @@ MAX_DEPTH = 3
 
 
 class Source(NamedTuple):
+    """A pair as its distribution has it."""
+
     name: str  # of the pair, once in the dataset
     image: Path
     label: Path  # a mask, or lines as GeoJSON

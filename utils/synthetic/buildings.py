@@ -24,6 +24,8 @@ DRIVEWAYS: tuple[Colour, ...] = ((100, 99, 99), (138, 136, 133), (174, 170, 162)
 
 @dataclass(frozen=True)
 class Building:
+    """A house in the plane of the ground, in metres."""
+
     corners: np.ndarray  # (4, 2), the first side is parallel to the ridge
     roof: Colour
     height_m: float
@@ -43,6 +45,8 @@ class Lot:
 
 @dataclass
 class Settlement:
+    """What was built; a driveway is its points, its width in metres and its colour."""
+
     buildings: list[Building] = field(default_factory=list)
     lots: list[Lot] = field(default_factory=list)
     driveways: list[tuple[np.ndarray, float, Colour]] = field(default_factory=list)

@@ -55,6 +55,8 @@ def draw_network(
 
 
 class StreetTracer:
+    """Grows streets one after the other, along a pattern of directions."""
+
     def __init__(self, rng: np.random.Generator, side: int, style: SceneStyle, land: Land) -> None:
         self.rng, self.side, self.style, self.land = rng, side, style, land
         # Less than a right angle off the pattern, so that no street comes back to itself.

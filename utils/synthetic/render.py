@@ -41,6 +41,7 @@ class Paving:
         self.canvas = Canvas(side)
 
     def draw(self, roads: list[Road], settlement: Settlement) -> Layer:
+        """All of it, from the ground upwards; main roads lie over others."""
         ordered = sorted(roads, key=lambda road: (road.surface != "gravel", road.main))
         for road in ordered:
             self._verge(road)
