@@ -18,7 +18,13 @@ import tempfile
 from pathlib import Path
 
 from utils.arguments import ArgumentParser
-from utils.command_line import end_at_signals, plain_end, set_up_logging, user_mistakes
+from utils.command_line import (
+    end_at_signals,
+    plain_end,
+    refuse,
+    set_up_logging,
+    user_mistakes,
+)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -75,8 +81,7 @@ def refuse_lost_options(args: argparse.Namespace) -> None:
         problems.append(f"--pixel-size must be positive, got {args.pixel_size:g}")
     if args.port is not None and not 0 < args.port < 2**16:
         problems.append(f"--port must be a number up to 65535, got {args.port}")
-    if problems:
-        raise ValueError("\n".join(problems))
+    refuse(problems)
 
 
 def open_page(args: argparse.Namespace, folder: Path) -> int:

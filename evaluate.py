@@ -27,6 +27,7 @@ from utils.command_line import (
     end_at_signals,
     leave_signals_to_parent,
     plain_end,
+    refuse,
     set_up_logging,
     user_mistakes,
 )
@@ -130,8 +131,7 @@ def read_request(args: argparse.Namespace) -> Request:
     for threshold in (args.threshold, *sweep):
         if not 0 < threshold < 1:
             problems.append(f"a threshold must lie between 0 and 1, got {threshold}")
-    if problems:
-        raise ValueError("\n".join(problems))
+    refuse(problems)
     return Request(
         metrics=names,
         threshold=args.threshold,

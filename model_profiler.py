@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.arguments import ArgumentParser
-from utils.command_line import end_at_signals, plain_end, set_up_logging, user_mistakes
+from utils.command_line import (
+    end_at_signals,
+    plain_end,
+    refuse,
+    set_up_logging,
+    user_mistakes,
+)
 
 if TYPE_CHECKING:
     from utils.profiling.timing import Conditions
@@ -105,8 +111,7 @@ def read_conditions(args: argparse.Namespace) -> Conditions:
         for name, bound in least.items()
         if getattr(args, name) < bound
     ]
-    if problems:
-        raise ValueError("\n".join(problems))
+    refuse(problems)
     return Conditions(
         size=args.size,
         batch=args.batch,

@@ -31,11 +31,7 @@ from tests.formulas import (
     sigmoid,
 )
 
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def phases(x: Tensor) -> list[Tensor]:

@@ -30,6 +30,7 @@ RESNET34 = (64, 64, 128, 256, 512)
 RESNET50 = (64, 256, 512, 1024, 2048)
 STRIDES = (2, 4, 8, 16, 32)
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
 upsampled = partial(F.interpolate, mode="nearest")
 bilinear = partial(F.interpolate, mode="bilinear", align_corners=True)
 
@@ -54,16 +55,11 @@ class Maps(nn.Module):
         ]
 
 
-@pytest.fixture(autouse=True)
-def no_gradients():
-    torch.manual_seed(0)
-    with torch.no_grad():
-        yield
-
-
 @pytest.fixture
 def built(monkeypatch):
     """A function from a model's module, and layers in place of its parts, to the model, eval."""
+
+    torch.manual_seed(0)
 
     def build(module, name: str, **parts: type[nn.Module] | partial) -> nn.Module:
         for part, layer in ({"ResNetEncoder": Maps} | parts).items():

@@ -18,11 +18,7 @@ from model.baselines.cmtfnet import (
 )
 from tests.formulas import batch_norm, conv, random_map, relu6, scrambled, sigmoid
 
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def step(x: Tensor, layers: nn.Sequential, first: int = 0, **options: object) -> Tensor:

@@ -30,11 +30,7 @@ from tests.formulas import (
     sigmoid,
 )
 
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def strip_gate(part: StripGate, x: Tensor) -> Tensor:

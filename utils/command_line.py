@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -85,6 +85,12 @@ def _no_room(error: BaseException) -> str:
     return str(found)
 
 
+def refuse(problems: Sequence[str]) -> None:
+    """Raise ValueError with a line for every problem, if there is any."""
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
 class Mistakes:
     """Collects the ValueErrors of several `with` blocks, so that all are told at once."""
 
@@ -102,8 +108,7 @@ class Mistakes:
 
     def report(self) -> None:
         """Raise ValueError with every one of them, if there was any."""
-        if self._lines:
-            raise ValueError("\n".join(self._lines))
+        refuse(self._lines)
 
 
 def set_up_logging() -> None:
