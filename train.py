@@ -39,7 +39,9 @@ class ListModels(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from model.listing import models_table
 
-        print(models_table())
+        with user_mistakes():
+            table = models_table()
+        print(table)
         parser.exit()
 
 

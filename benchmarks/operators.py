@@ -150,6 +150,7 @@ def table_of_costs(results: dict[str, Any]) -> PrettyTable:
 
 
 def table_of_differences(results: dict[str, Any]) -> PrettyTable:
+    """A row for every operator: of its result, and of the gradient of each operand."""
     columns = ("result", "value", "offset", "mask")
     gradients = [f"gradient of {name}" for name in columns[1:]]
     table = PrettyTable(["largest difference", columns[0], *gradients])

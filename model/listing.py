@@ -22,6 +22,7 @@ def models_table() -> PrettyTable:
     """A row for every config in config/, in the order of the registry.
 
     Parameters are counted with the config's `model_args` on the meta device: no weights are read.
+    Raises ValueError for a file there that is no config of a model.
     """
     table = PrettyTable(["model_classname", "paper", "parameters", "pretrained weights", "config"])
     table.align = "l"
@@ -29,9 +30,12 @@ def models_table() -> PrettyTable:
     configs = _configs()
     for name in RECORDS:
         for config, args in configs.get(name, {"-": {}}).items():
+            try:
+                parameters = f"{_parameters(name, args):,}"
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{config}: model_args: {error}") from None
             files = "\n".join(_weight_files(name, args)) or "none"
-            parameters = f"{_parameters(name, args):,}"
-            row = [_names(name, args), _paper(name), parameters, files, config]
+            row = [_names(name, args), _paper(name, args), parameters, files, config]
             table.add_row(row, divider=True)
     return table
 
@@ -40,9 +44,15 @@ def _configs() -> dict[str, dict[str, dict[str, Any]]]:
     """{model: {file name: model_args}} of every config."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted(CONFIGS.glob("*.yaml")):
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        name = values["model_classname"]
-        found.setdefault(ALIASES.get(name, name), {})[path.name] = values.get("model_args", {})
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path}: not valid YAML: {error}") from None
+        name = values.get("model_classname") if isinstance(values, dict) else None
+        if name not in (*RECORDS, *ALIASES):
+            raise ValueError(f"{path}: model_classname is {name!r}, which is no model")
+        args = values.get("model_args") or {}
+        found.setdefault(ALIASES.get(name, name), {})[path.name] = args
     return found
 
 
@@ -53,7 +63,13 @@ def _names(name: str, args: dict[str, Any]) -> str:
     return "\n".join([*lines, f"({variant})"] if variant else lines)
 
 
-def _paper(name: str) -> str:
+def _paper(name: str, args: dict[str, Any]) -> str:
+    """The model's paper; of a library of many, that of the network which the arguments choose."""
+    if name == "SMP" and "arch" in args:
+        from model.baselines.smp import PAPERS
+
+        title, paper, link = PAPERS[args["arch"]]
+        return f"{title}: {paper}\n{link}"
     record = RECORDS[name]
     return f"{record.title}: {record.paper} {record.year}\n{record.link}".strip()
 

@@ -30,6 +30,7 @@ def test_rows_say_what_the_config_builds(rows):
     assert "IEEE TGRS 2026" in paper and "10.1109/TGRS.2026.3684896" in paper
     assert (parameters, weights) == ("251,907,413", "sam2.1_hiera_large.pt")
     assert rows["LinkNet.yaml"][0] == "SMP\n(linknet, resnet34)"
+    assert rows["LinkNet.yaml"][1].startswith("LinkNet: Chaurasia and Culurciello, VCIP 2017\n")
     assert rows["UNet.yaml"][2:4] == ["31,037,633", "none"]
     assert rows["DeepLabV3Plus.yaml"][2:4] == ["59,339,169", "resnet101-63fe2227.pth"]
     assert rows["D-LinkNet.yaml"][3] == "resnet34-b627a593.pth"  # the class's own default
@@ -73,3 +74,19 @@ def test_another_broken_pipe_stays_an_error(monkeypatch):
     monkeypatch.setattr("model.listing.models_table", broken)
     with pytest.raises(BrokenPipeError):
         train.main(["--list-models"])
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: [", "mine.yaml: not valid YAML"),
+        ("- a", "mine.yaml: model_classname is None"),
+        ("model_classname: Nett", "mine.yaml: model_classname is 'Nett'"),
+        ("model_classname: UNet\nmodel_args: {deep: 1}", "mine.yaml: model_args: .*'deep'"),
+    ],
+)
+def test_a_file_that_is_no_config_is_named(tmp_path, monkeypatch, text, problem):
+    (tmp_path / "mine.yaml").write_text(text)
+    monkeypatch.setattr("model.listing.CONFIGS", tmp_path)
+    with pytest.raises(ValueError, match=problem):
+        models_table()

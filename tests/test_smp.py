@@ -11,7 +11,7 @@ from segmentation_models_pytorch import MODEL_ARCHITECTURES_MAPPING
 
 import model
 from model.base import IMAGENET
-from model.baselines.smp import SMP, _normalisation
+from model.baselines.smp import PAPERS, SMP, _normalisation
 from model.meta import on_meta
 from tests.conftest import ROOT
 from utils.config import ConfigError, load_config
@@ -29,6 +29,10 @@ def resnet18() -> dict[str, torch.Tensor]:
 def outline(**args) -> SMP:
     with on_meta():
         return SMP(**args)
+
+
+def test_every_architecture_has_a_paper():
+    assert set(PAPERS) == set(MODEL_ARCHITECTURES_MAPPING)
 
 
 @pytest.mark.parametrize("arch", MODEL_ARCHITECTURES_MAPPING)

@@ -1,9 +1,6 @@
 """SMP: every architecture of segmentation_models_pytorch, with every encoder of it.
 
 Iakubovskii, "Segmentation Models Pytorch", 2019, github.com/qubvel-org/segmentation_models.pytorch.
-Among them: U-Net++ (Zhou et al., arXiv:1807.10165), LinkNet (Chaurasia and Culurciello,
-arXiv:1707.03718), UPerNet (Xiao et al., arXiv:1807.10221) and SegFormer (Xie et al.,
-arXiv:2105.15203).
 """
 
 from __future__ import annotations
@@ -33,6 +30,21 @@ CLASSIFIERS = ("fc.", "_fc.", "classifier.", "head.", "last_linear.", "linear.")
 DPT_PATCH = 16
 #: Architectures that do not use all levels of their encoder.
 PARTIAL = ("pspnet", "dpt")
+#: Where each architecture comes from.
+PAPERS = {
+    "unet": ("U-Net", "Ronneberger et al., MICCAI 2015", "arXiv:1505.04597"),
+    "unetplusplus": ("U-Net++", "Zhou et al., DLMIA 2018", "arXiv:1807.10165"),
+    "manet": ("MA-Net", "Fan et al., IEEE Access 2020", "doi 10.1109/ACCESS.2020.3025372"),
+    "linknet": ("LinkNet", "Chaurasia and Culurciello, VCIP 2017", "arXiv:1707.03718"),
+    "fpn": ("Panoptic FPN", "Kirillov et al., CVPR 2019", "arXiv:1901.02446"),
+    "pspnet": ("PSPNet", "Zhao et al., CVPR 2017", "arXiv:1612.01105"),
+    "deeplabv3": ("DeepLabV3", "Chen et al., 2017", "arXiv:1706.05587"),
+    "deeplabv3plus": ("DeepLabV3+", "Chen et al., ECCV 2018", "arXiv:1802.02611"),
+    "pan": ("PAN", "Li et al., BMVC 2018", "arXiv:1805.10180"),
+    "upernet": ("UPerNet", "Xiao et al., ECCV 2018", "arXiv:1807.10221"),
+    "segformer": ("SegFormer", "Xie et al., NeurIPS 2021", "arXiv:2105.15203"),
+    "dpt": ("DPT", "Ranftl et al., ICCV 2021", "arXiv:2103.13413"),
+}
 #: Normalisation of the encoders that were not trained with ImageNet's mean and deviation.
 CENTRED = Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 DPN = Normalisation(mean=(124 / 255, 117 / 255, 104 / 255), std=(1 / (0.0167 * 255),) * 3)
