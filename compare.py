@@ -2,9 +2,9 @@
 """Train, score and compare models under one protocol: tables, tests, figures, a report.
 
 python compare.py -c config/UNet.yaml config/D-LinkNet.yaml --seeds 6,7,8 --budget epochs=20
-python compare.py -c config/*.yaml --budget steps=2000 dataset_name=massachusetts image_size=512
+python compare.py -c config/[A-Z]*.yaml --budget steps=2000 dataset_name=massachusetts
 python compare.py --runs logs_weights                          runs that are trained already
-torchrun --nproc-per-node 4 compare.py -c config/*.yaml ...    each training over 4 processes
+torchrun --nproc-per-node 4 compare.py -c config/[A-Z]*.yaml   each training over 4 processes
 
 What has been done stands in the folder of --out: called again after an interruption, with the
 same arguments, it goes on. Models, seeds and metrics may be added later.

@@ -2,7 +2,7 @@
 """Train the model of a config.
 
 python train.py -c config/Anchor-SAM.yaml
-python train.py -c config/UNet.yaml image_size=512 batch_size=8 scheduler.active_scheduler=...
+python train.py -c config/UNet.yaml image_size=512 batch_size=8 ema_decay=0.999
 python train.py -c config/UNet.yaml load=auto       continue the newest run where it stopped
 torchrun --nproc-per-node 4 train.py -c config/Anchor-SAM.yaml
 python train.py --list-models                       what can be trained, and from which config

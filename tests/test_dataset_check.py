@@ -121,6 +121,12 @@ def test_no_folder_at_all(tmp_path: Path, capsys: pytest.CaptureFixture):
         quick_look(tmp_path / "nowhere")
 
 
+def test_a_folder_of_nearly_that_name_is_told(dataset: Path):
+    dataset.rename(dataset.parent / "deepglobe")
+    with pytest.raises(ValueError, match=r"deepglobe: dataset_name=deepglobe\?"):
+        quick_look(dataset.parent / "DeepGlobe")
+
+
 def test_no_pairs(dataset: Path, capsys: pytest.CaptureFixture):
     for path in dataset.glob("val/*/*"):
         path.unlink()

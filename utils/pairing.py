@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from utils.config import nearest
+
 SPLITS = ("train", "val", "test")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")  # in upper case too
 #: What a stem may end in, and what is no part of the pair's name.
@@ -74,9 +76,10 @@ def scan_split(dataset: Path, split: str) -> tuple[list[Pair], list[str]]:
     if missing:
         looked_for = " and ".join(str(folder.absolute()) for folder in missing)
         return [], [
-            f"{split}: no folder {looked_for}. A dataset is ROOT/DATASET/{{train,val,test}}/"
-            "{image,label}, with root_dir and dataset_name of the config as ROOT and DATASET; "
-            "'python prepare_data.py sample --dst ROOT/DATASET' writes one to start with"
+            f"{split}: no folder {looked_for}{_neighbour(dataset)}. A dataset is "
+            "ROOT/DATASET/{train,val,test}/{image,label}, with root_dir and dataset_name of the "
+            "config as ROOT and DATASET; 'python prepare_data.py sample --dst ROOT/DATASET' writes "
+            "one to start with"
         ]
     images, labels = ([path for path in folder.iterdir() if is_image(path)] for folder in folders)
     pairs, problems = pair_up(images, labels, f"{split}/image", f"{split}/label")
@@ -85,6 +88,14 @@ def scan_split(dataset: Path, split: str) -> tuple[list[Pair], list[str]]:
             f"{split}: no images in {folders[0].absolute()} (looked for {', '.join(EXTENSIONS)})"
         )
     return pairs, problems
+
+
+def _neighbour(dataset: Path) -> str:
+    """The folder beside a missing dataset that may have been meant."""
+    if dataset.is_dir() or not dataset.parent.is_dir():
+        return ""
+    name = nearest(dataset.name, [path.name for path in dataset.parent.iterdir() if path.is_dir()])
+    return f" (there is {dataset.parent / name}: dataset_name={name}?)" if name else ""
 
 
 def pair_up(
