@@ -84,7 +84,7 @@ def test_what_does_not_exist_or_fit_is_refused(arch, encoder, message):
 
 
 def test_encoders_of_one_image_size_are_told_otherwise_or_refused():
-    with pytest.raises(ValueError, match="'tu-hiera_tiny_224' takes images of one size alone"):
+    with pytest.raises(ValueError, match="'tu-hiera_tiny_224' is made for images of 224 px"):
         outline(arch="unet", encoder_name="tu-hiera_tiny_224")
     outline(arch="fpn", encoder_name="tu-swin_tiny_patch4_window7_224")  # tries two sizes itself
 

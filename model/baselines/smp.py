@@ -108,9 +108,8 @@ class SMP(RoadModel):
             _set_channels(encoder, n_channels)
         self.stride, self.min_size = _sides(arch, encoder.output_stride)
         self.normalisation = _normalisation(encoder_name)
-        fixed = _made_for_one_size(encoder_name)
         # Layers without a gradient would stop a training over several processes.
-        if fixed or arch in PARTIAL or "efficientnet" in encoder_name:
+        if _side_px(encoder_name) or arch in PARTIAL or "efficientnet" in encoder_name:
             unused = _try_out(arch, encoder_name, self.min_size, self.stride)
             self.freeze(*(f"network.{name}" for name in unused))
 
@@ -149,7 +148,7 @@ def _build(arch: str, encoder_name: str, in_channels: int, classes: int) -> nn.M
         create_model, arch, encoder_name, None, in_channels=in_channels, classes=classes
     )
     try:
-        if _made_for_one_size(encoder_name):
+        if _side_px(encoder_name):
             with suppress(TypeError):  # what some transformers need to be told, others do not know
                 return create(dynamic_img_size=True)
         return create()
@@ -160,24 +159,28 @@ def _build(arch: str, encoder_name: str, in_channels: int, classes: int) -> nn.M
         ) from None
 
 
-def _made_for_one_size(encoder_name: str) -> bool:
-    """Whether timm says so; many of these encoders take others all the same."""
+def _side_px(encoder_name: str) -> int | None:
+    """The side of the images that it is for, if timm says one; many take others all the same."""
     if not encoder_name.startswith(TIMM):
-        return False
+        return None
     settings = timm.get_pretrained_cfg(encoder_name.removeprefix(TIMM), allow_unregistered=True)
-    return bool(settings and settings.fixed_input_size)
+    return settings.input_size[-1] if settings and settings.fixed_input_size else None
 
 
 def _try_out(arch: str, encoder_name: str, least: int, stride: int) -> list[str]:
     """The parameters that no gradient reaches, found without numbers, at two image sizes."""
+    side_px = _side_px(encoder_name)
     with torch.inference_mode(False), torch.enable_grad(), on_meta():
         network = _build(arch, encoder_name, 3, 1).train()
         try:
             for sides in ((least, least + stride), (least + 2 * stride, least)):
                 logits = network(torch.empty(2, 3, *sides))
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError):
+            if side_px is None:
+                raise
             raise ValueError(
-                f"encoder_name: {encoder_name!r} takes images of one size alone: {error}"
+                f"encoder_name: {encoder_name!r} is made for images of {side_px} px and does not "
+                "take others"
             ) from None
         logits.sum().backward()
     return [name for name, parameter in network.named_parameters() if parameter.grad is None]
