@@ -1,4 +1,4 @@
-"""The blocked selective scan against loops and filters, and the eight scan orders of RS-Mamba."""
+"""The selective scan against loops and filters, and the eight scan orders of RS-Mamba."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from scipy.signal import lfilter
 from torch.autograd import gradcheck
 
+from model.ops import scan_blocked, scan_cpu
 from model.ops import selective_scan as scan_module
 from model.ops.omni_scan import omni_merge, omni_scan, scan_orders
 from model.ops.selective_scan import selective_scan, selective_scan_reference
@@ -45,14 +46,15 @@ def by_hand(u, delta, A, B, C, D, delta_bias) -> np.ndarray:
 
 @pytest.fixture(params=["in sequence", "chunks in parallel"])
 def plan(request, monkeypatch):
-    """Tiny blocks, so that a short sequence has several; the second form is that of GPUs."""
+    """Plain PyTorch, in tiny blocks, so that a short sequence has several; the second is for GPUs."""
     chunks = 3 if request.param == "chunks in parallel" else 1
 
     def small(cls, u, A):
         return cls(u.shape[1], u.shape[2], width=2, chunks=chunks)
 
-    monkeypatch.setattr(scan_module, "CHUNK", 4)
-    monkeypatch.setattr(scan_module._Plan, "of", classmethod(small))
+    monkeypatch.setattr(scan_module, "_form", lambda u: scan_blocked)
+    monkeypatch.setattr(scan_blocked, "CHUNK", 4)
+    monkeypatch.setattr(scan_blocked._Plan, "of", classmethod(small))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 75, 4, 5), (1, 1, 1, 1, 1), (1, 2, 32, 3, 2)])
@@ -77,6 +79,44 @@ def test_blocks_of_every_remainder(plan, length):
         torch.testing.assert_close(grad, of_reference)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 75, 4, 5), (1, 1, 1, 1, 1), (1, 2, 64, 130, 16)])
+@pytest.mark.parametrize("form", [scan_blocked, scan_cpu])
+def test_float32_gradients_match_the_reference_in_float64(monkeypatch, form, shape):
+    monkeypatch.setattr(scan_module, "_form", lambda u: form)
+    inputs = [x.requires_grad_() for x in scan_inputs(*shape)]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    y, expected = selective_scan(*inputs), selective_scan_reference(*exact)
+    weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+    grads = [y, *torch.autograd.grad(y, inputs, weight)]
+    of_reference = [expected, *torch.autograd.grad(expected, exact, weight.double())]
+    for grad, wanted in zip(grads, of_reference, strict=True):
+        assert (grad - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+def test_step_sizes_from_the_smallest_to_the_largest():
+    """softplus and exp of the kernels, over all that they can meet."""
+    delta = torch.linspace(-100, 100, 4001)[None, None, None]
+    u, ones = torch.ones_like(delta), torch.ones(1, 1, 1, 1)
+    zeros = torch.zeros(1, delta.shape[-1])
+    inputs = [u, delta, torch.full((1, 4001, 1), -1.0), ones, ones, zeros, zeros]
+    inputs = [x.requires_grad_() for x in inputs]
+    y = selective_scan(*inputs)
+    x = delta.detach().double()
+    torch.testing.assert_close(y.double(), F.softplus(x), rtol=1e-6, atol=1e-37)
+    (slope,) = torch.autograd.grad(y.sum(), inputs[1])
+    torch.testing.assert_close(slope.double(), x.sigmoid(), rtol=1e-6, atol=1e-37)
+
+
+def test_the_number_of_threads_changes_no_bit(monkeypatch):
+    inputs = [x.requires_grad_() for x in scan_inputs(2, 4, 70, 5, 3)]
+    results = []
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        y = selective_scan(*inputs)
+        results.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
 def test_gradients_by_finite_differences(plan):
     inputs = [x.requires_grad_() for x in scan_inputs(1, 2, 9, 2, 2, torch.float64)]
     assert gradcheck(selective_scan, inputs)
@@ -92,7 +132,9 @@ def test_long_sequence_is_the_linear_filter():
     np.testing.assert_allclose(y.flatten().numpy(), expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_strong_decay_forgets_instead_of_dividing_by_zero(plan):
+@pytest.mark.parametrize("form", [scan_blocked, scan_cpu])
+def test_strong_decay_forgets_instead_of_dividing_by_zero(monkeypatch, form):
+    monkeypatch.setattr(scan_module, "_form", lambda u: form)
     inputs = scan_inputs(1, 2, 40, 3, 4)
     inputs[2] = torch.full_like(inputs[2], -1e4)
     inputs = [x.requires_grad_() for x in inputs]
@@ -150,7 +192,7 @@ def test_states_are_not_kept_for_the_backward_pass():
 def test_operator_is_sound_for_tracing():
     inputs = [x.requires_grad_() for x in scan_inputs(1, 2, 40, 3, 4)]
     torch.library.opcheck(
-        scan_module._blocked_scan,
+        scan_module._scan,
         inputs,
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )

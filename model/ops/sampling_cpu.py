@@ -5,11 +5,7 @@ Arguments are those of `sampling.deform_sample`; `sampling_numba` has the kernel
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -18,6 +14,7 @@ from torch import Tensor
 from model.ops import sampling_numba
 from model.ops.sampling_numba import Size
 from model.ops.taps import FORMS, output_shape, regular_taps, tap_count
+from model.ops.threads import in_parts
 
 
 def forward(value: Tensor, offset: Tensor, weight: Tensor | None, form: str, step: int) -> Tensor:
@@ -76,21 +73,4 @@ def _regular(size: Size, form: str, dtype: torch.dtype) -> list[np.ndarray]:
 def _in_parts(
     kernel: Callable, count: int, arrays: list[np.ndarray], weighted: bool, size: Size
 ) -> None:
-    """kernel(..., begin, end) over 0..count, in as many threads as PyTorch uses."""
-    threads = max(1, min(torch.get_num_threads(), count))
-    ends = [count * i // threads for i in range(threads + 1)]
-    parts = list(pairwise(ends))
-
-    def work(part: tuple[int, int]) -> None:
-        kernel(*arrays, weighted, tuple(size), *part)
-
-    if threads == 1:
-        work(parts[0])
-    else:
-        list(_pool(os.getpid(), threads).map(work, parts))  # list: errors come through
-
-
-@cache
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of this process: those of its parent did not survive the fork."""
-    return ThreadPoolExecutor(threads, "deformable")
+    in_parts(count, lambda begin, end: kernel(*arrays, weighted, tuple(size), begin, end))

@@ -1,12 +1,12 @@
-"""Vector instructions for the sampling kernels: what LLVM does not find on its own.
+"""Instructions for compiled kernels: what Numba or LLVM does not find on its own.
 
-Two inner loops in the language of LLVM, whose vectorisers leave them scalar. They keep a row of
-channels in registers while they walk over the entries that read or write it. An entry is a pixel of
-the map, `index`, and its share. The arrays are flat; pixel i has its channels at i * stride and
-following, of which `shift` is the first of the row.
+`weighted_sum` and `scatter` are two inner loops in the language of LLVM, whose vectorisers leave
+them scalar. They keep a row of channels in registers while they walk over the entries that read or
+write it. An entry is a pixel of the map, `index`, and its share. The arrays are flat; pixel i has
+its channels at i * stride and following, of which `shift` is the first of the row.
 
 Numba keeps compiled kernels until the file that they stand in changes: after a change here, change
-sampling_numba.py as well.
+sampling_numba.py and scan_numba.py as well.
 """
 
 from __future__ import annotations
@@ -154,3 +154,13 @@ def scatter(lanes: int) -> Callable:
         return signature, generate
 
     return kernel
+
+
+@intrinsic
+def float_of_bits(context, bits):
+    """The float32 that an int32 is the representation of."""
+
+    def generate(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), generate

@@ -1,0 +1,80 @@
+"""The selective scan on a CPU, in float32: tensors to arrays, and the scans to threads.
+
+Arguments are those of `selective_scan.selective_scan`; `scan_numba` has the kernels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from model.ops import scan_numba
+from model.ops.threads import in_parts
+
+#: One state in so many steps is kept for the backward pass, the rest is recomputed.
+STEPS = 32
+
+
+def kept_every(u: Tensor, A: Tensor) -> int:
+    """The steps between two states that the backward pass starts from."""
+    return STEPS
+
+
+def forward(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """y, and the state before every block of steps: (blocks, B, G, N, d)."""
+    num_images, G, L, d = u.shape
+    N = A.shape[2]
+    y = u.new_empty(u.shape)
+    states = u.new_empty(-(-L // STEPS), num_images, G, N, d)
+    arrays = _operands(u, delta, A, B, C, delta_bias)
+    arrays += [_scans(y), states.view(-1, num_images * G, N, d).numpy()]
+
+    def work(begin: int, end: int) -> None:
+        scan_numba.forward(*arrays, STEPS, begin, end)
+
+    in_parts(num_images * G, work)
+    return y.addcmul_(D[:, None], u), states
+
+
+def backward(
+    dy: Tensor,
+    states: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+) -> list[Tensor]:
+    """The gradients of the seven inputs."""
+    num_images, G, _, d = u.shape
+    N = A.shape[2]
+    du, ddelta, dB, dC = (x.new_empty(x.shape) for x in (u, delta, B, C))
+    dA = u.new_empty(num_images, G, N, d)  # one an image
+    arrays = [_scans(dy), states.view(-1, num_images * G, N, d).numpy()]
+    arrays += _operands(u, delta, A, B, C, delta_bias)
+    arrays += [_scans(x) for x in (du, ddelta, dA, dB, dC)]
+
+    def work(begin: int, end: int) -> None:
+        scan_numba.backward(*arrays, STEPS, begin, end)
+
+    in_parts(num_images * G, work)
+    du.addcmul_(dy, D[:, None])
+    dD, dbias = (dy * u).sum((0, 2)), ddelta.sum((0, 2))
+    return [du, ddelta, dA.sum(0).mT.contiguous(), dB, dC, dD, dbias]
+
+
+def _operands(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, delta_bias: Tensor
+) -> list[np.ndarray]:
+    """In the order and the shapes of the kernels."""
+    groups = [x.detach().contiguous().numpy() for x in (A.mT, delta_bias)]
+    return [_scans(u), _scans(delta), *groups, _scans(B), _scans(C)]
+
+
+def _scans(x: Tensor) -> np.ndarray:
+    """(B, G, ...) -> (B G, ...), an array."""
+    return x.detach().contiguous().flatten(0, 1).numpy()

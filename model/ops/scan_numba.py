@@ -1,0 +1,174 @@
+"""The kernels of the selective scan on a CPU, compiled by Numba at the first call and cached here.
+
+Along the sequence, one step after the other, for some channels at a time, whose states never leave
+the caches: no tensor of the states exists. Arrays are float32 and contiguous; S scans are the
+images times the groups G. u, delta, y: (S, L, d); A: (G, N, d); bias: (G, d); B, C: (S, L, N);
+states, those before every block of `steps` steps: (blocks, S, N, d).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from model.ops.simd import REORDERED, float_of_bits
+
+#: Channels at a time: a constant, so that LLVM makes vectors of the inner loops.
+CHANNELS = 64
+
+_LOG2_E = np.float32(np.log2(np.e))
+# ln 2 in two parts, the first exact in products with small integers.
+_LN2_HIGH = np.float32(0.693359375)
+_LN2_LOW = np.float32(np.log(2) - 0.693359375)
+_LEAST, _MOST = np.float32(-87), np.float32(88)  # exponents that give normal numbers
+_HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
+_EXP = tuple(np.float32(1 / factorial) for factorial in (5040, 720, 120, 24, 6, 2))
+_ATANH = tuple(np.float32(1 / power) for power in (13, 11, 9, 7, 5, 3))
+
+_FLAGS = {"fastmath": set(REORDERED), "error_model": "numpy"}
+_compiled = njit(nogil=True, cache=True, **_FLAGS)
+_inlined = njit(forceinline=True, **_FLAGS)
+
+
+@_inlined
+def _exp(x):
+    """e^x to 3e-7 of it: Taylor's series around the nearest multiple of ln 2."""
+    x = min(max(x, _LEAST), _MOST)
+    power = np.floor(x * _LOG2_E + _HALF)
+    rest = x - power * _LN2_HIGH - power * _LN2_LOW
+    series = _EXP[0]
+    series = series * rest + _EXP[1]
+    series = series * rest + _EXP[2]
+    series = series * rest + _EXP[3]
+    series = series * rest + _EXP[4]
+    series = series * rest + _EXP[5]
+    series = (series * rest + _ONE) * rest + _ONE
+    return series * float_of_bits((np.int32(power) + np.int32(127)) << np.int32(23))
+
+
+@_inlined
+def _softplus(x):
+    """log(1 + e^x) and its slope."""
+    small = _exp(-abs(x))
+    # log(1 + small) = 2 atanh(small / (2 + small)), of at most 1/3
+    part = small / (_TWO + small)
+    square = part * part
+    series = _ATANH[0]
+    series = series * square + _ATANH[1]
+    series = series * square + _ATANH[2]
+    series = series * square + _ATANH[3]
+    series = series * square + _ATANH[4]
+    series = series * square + _ATANH[5]
+    value = max(x, _ONE - _ONE) + _TWO * (series * square + _ONE) * part
+    return value, (_ONE if x > 0 else small) / (_ONE + small)
+
+
+@_inlined
+def _zeros(rows):
+    return np.zeros((rows, CHANNELS), np.float32)
+
+
+@_compiled
+def forward(u, delta, A, bias, B, C, y, states, steps, begin, end):  # pragma: no cover - compiled
+    """Fill `y`, but for D's part, and `states`, for the scans begin..end."""
+    _, L, d = u.shape
+    G, N = A.shape[:2]
+    a, h = _zeros(N), _zeros(N)
+    step, x, total = np.zeros((3, CHANNELS), np.float32)
+    for scan in range(begin, end):
+        for first in range(0, d, CHANNELS):
+            width = min(CHANNELS, d - first)
+            a[:, :width] = A[scan % G, :, first : first + width]
+            h[:] = 0
+            for t in range(L):
+                if t % steps == 0:
+                    states[t // steps, scan, :, first : first + width] = h[:, :width]
+                for c in range(width):
+                    step[c], _ = _softplus(delta[scan, t, first + c] + bias[scan % G, first + c])
+                    x[c] = step[c] * u[scan, t, first + c]
+                total[:] = 0
+                for n in range(N):
+                    b, out = B[scan, t, n], C[scan, t, n]
+                    for c in range(CHANNELS):
+                        state = _exp(step[c] * a[n, c]) * h[n, c] + b * x[c]
+                        h[n, c] = state
+                        total[c] += out * state
+                for c in range(width):
+                    y[scan, t, first + c] = total[c]
+
+
+@_inlined
+def _advance(u, delta, a, bias, B, scan, first, width, start, stop, step, slope, decay, h):
+    """The states after the steps start..stop, h[1:], from the one before them, h[0]."""
+    x = np.zeros(CHANNELS, np.float32)
+    for t in range(start, stop):
+        i = t - start
+        for c in range(width):
+            step[i, c], slope[i, c] = _softplus(delta[scan, t, first + c] + bias[first + c])
+            x[c] = step[i, c] * u[scan, t, first + c]
+        for n in range(len(a)):
+            b = B[scan, t, n]
+            for c in range(CHANNELS):
+                kept = _exp(step[i, c] * a[n, c])
+                decay[i, n, c] = kept
+                h[i + 1, n, c] = kept * h[i, n, c] + b * x[c]
+
+
+@_compiled
+def backward(
+    dy, states, u, delta, A, bias, B, C, du, ddelta, dA, dB, dC, steps, begin, end
+):  # pragma: no cover - compiled
+    """Fill the gradients for the scans begin..end, `du` but for D's part; `dA` is (S, N, d).
+
+    The states of a block of steps are computed once more. A scan is one thread's, in order: the
+    result does not depend on the number of threads.
+    """
+    _, L, d = u.shape
+    G, N = A.shape[:2]
+    a, carry, of_a = _zeros(N), _zeros(N), _zeros(N)
+    step, slope = _zeros(steps), _zeros(steps)
+    decay = np.zeros((steps, N, CHANNELS), np.float32)
+    h = np.zeros((steps + 1, N, CHANNELS), np.float32)
+    x, grad, of_x, of_dt = np.zeros((4, CHANNELS), np.float32)
+    dB[begin:end], dC[begin:end] = 0, 0
+    for scan in range(begin, end):
+        for first in range(0, d, CHANNELS):
+            width = min(CHANNELS, d - first)
+            a[:, :width] = A[scan % G, :, first : first + width]
+            a[:, width:] = 0
+            carry[:], of_a[:] = 0, 0
+            step[:], x[:], grad[:] = 0, 0, 0
+            for block in range((L - 1) // steps, -1, -1):
+                start, stop = block * steps, min(L, (block + 1) * steps)
+                h[0, :, :width] = states[block, scan, :, first : first + width]
+                h[0, :, width:] = 0
+                _advance(
+                    u, delta, a, bias[scan % G], B, scan, first, width, start, stop, step, slope,
+                    decay, h,
+                )  # fmt: skip
+                for t in range(stop - 1, start - 1, -1):
+                    i = t - start
+                    for c in range(width):
+                        x[c] = step[i, c] * u[scan, t, first + c]
+                        grad[c] = dy[scan, t, first + c]
+                    of_x[:], of_dt[:] = 0, 0
+                    for n in range(N):
+                        b, out = B[scan, t, n], C[scan, t, n]
+                        of_b, of_out = np.float32(0), np.float32(0)
+                        for c in range(CHANNELS):
+                            of_out += grad[c] * h[i + 1, n, c]
+                            of_state = grad[c] * out + carry[n, c]
+                            of_b += of_state * x[c]
+                            of_x[c] += of_state * b
+                            before = of_state * decay[i, n, c]
+                            carry[n, c] = before
+                            of_exponent = before * h[i, n, c]
+                            of_dt[c] += of_exponent * a[n, c]
+                            of_a[n, c] += of_exponent * step[i, c]
+                        dB[scan, t, n] += of_b
+                        dC[scan, t, n] += of_out
+                    for c in range(width):
+                        of_step = of_dt[c] + of_x[c] * u[scan, t, first + c]
+                        du[scan, t, first + c] = of_x[c] * step[i, c]
+                        ddelta[scan, t, first + c] = of_step * slope[i, c]
+            dA[scan, :, first : first + width] = of_a[:, :width]
