@@ -46,7 +46,7 @@ def by_hand(u, delta, A, B, C, D, delta_bias) -> np.ndarray:
 
 @pytest.fixture(params=["in sequence", "chunks in parallel"])
 def plan(request, monkeypatch):
-    """Plain PyTorch, in tiny blocks, so that a short sequence has several; the second is for GPUs."""
+    """Plain PyTorch in tiny blocks: a short sequence has several. The second form is for GPUs."""
     chunks = 3 if request.param == "chunks in parallel" else 1
 
     def small(cls, u, A):
@@ -102,9 +102,9 @@ def test_step_sizes_from_the_smallest_to_the_largest():
     inputs = [x.requires_grad_() for x in inputs]
     y = selective_scan(*inputs)
     x = delta.detach().double()
-    torch.testing.assert_close(y.double(), F.softplus(x), rtol=1e-6, atol=1e-37)
+    torch.testing.assert_close(y.double(), F.softplus(x), rtol=1e-5, atol=1e-37)
     (slope,) = torch.autograd.grad(y.sum(), inputs[1])
-    torch.testing.assert_close(slope.double(), x.sigmoid(), rtol=1e-6, atol=1e-37)
+    torch.testing.assert_close(slope.double(), x.sigmoid(), rtol=1e-5, atol=1e-37)
 
 
 def test_the_number_of_threads_changes_no_bit(monkeypatch):

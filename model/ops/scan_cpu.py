@@ -28,14 +28,14 @@ def forward(
     N = A.shape[2]
     y = u.new_empty(u.shape)
     states = u.new_empty(-(-L // STEPS), num_images, G, N, d)
-    arrays = _operands(u, delta, A, B, C, delta_bias)
+    arrays = _operands(u, delta, A, B, C, D, delta_bias)
     arrays += [_scans(y), states.view(-1, num_images * G, N, d).numpy()]
 
     def work(begin: int, end: int) -> None:
         scan_numba.forward(*arrays, STEPS, begin, end)
 
     in_parts(num_images * G, work)
-    return y.addcmul_(D[:, None], u), states
+    return y, states
 
 
 def backward(
@@ -53,26 +53,26 @@ def backward(
     num_images, G, _, d = u.shape
     N = A.shape[2]
     du, ddelta, dB, dC = (x.new_empty(x.shape) for x in (u, delta, B, C))
-    dA = u.new_empty(num_images, G, N, d)  # one an image
+    # of groups, one an image
+    dA, dD, dbias = (u.new_empty(num_images, G, *rest, d) for rest in ([N], [], []))
     arrays = [_scans(dy), states.view(-1, num_images * G, N, d).numpy()]
-    arrays += _operands(u, delta, A, B, C, delta_bias)
-    arrays += [_scans(x) for x in (du, ddelta, dA, dB, dC)]
+    arrays += _operands(u, delta, A, B, C, D, delta_bias)
+    arrays += [_scans(x) for x in (du, ddelta, dA, dB, dC, dD, dbias)]
 
     def work(begin: int, end: int) -> None:
         scan_numba.backward(*arrays, STEPS, begin, end)
 
     in_parts(num_images * G, work)
-    du.addcmul_(dy, D[:, None])
-    dD, dbias = (dy * u).sum((0, 2)), ddelta.sum((0, 2))
-    return [du, ddelta, dA.sum(0).mT.contiguous(), dB, dC, dD, dbias]
+    dA, dD, dbias = (x.sum(0) for x in (dA, dD, dbias))
+    return [du, ddelta, dA.mT.contiguous(), dB, dC, dD, dbias]
 
 
 def _operands(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, delta_bias: Tensor
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
 ) -> list[np.ndarray]:
-    """In the order and the shapes of the kernels."""
-    groups = [x.detach().contiguous().numpy() for x in (A.mT, delta_bias)]
-    return [_scans(u), _scans(delta), *groups, _scans(B), _scans(C)]
+    """In the shapes of the kernels."""
+    A, D, delta_bias = (x.detach().contiguous().numpy() for x in (A.mT, D, delta_bias))
+    return [_scans(u), _scans(delta), A, _scans(B), _scans(C), D, delta_bias]
 
 
 def _scans(x: Tensor) -> np.ndarray:
