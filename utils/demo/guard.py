@@ -41,18 +41,31 @@ class OnlyHere:
             await self.app(scope, receive, send)
             return
         if _FETCHING.search(scope["path"]):
-            headers = [(b"content-type", b"text/plain")]
-            await send({"type": "http.response.start", "status": 404, "headers": headers})
-            await send({"type": "http.response.body", "body": b"not here"})
+            await _refuse(send)
             return
+        has_begun = False
 
         async def send_with_policy(message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 policy = (b"content-security-policy", POLICY.encode())
                 message = message | {"headers": [*message.get("headers", ()), policy]}
             await send(message)
 
-        await self.app(scope, receive, send_with_policy)
+        try:
+            await self.app(scope, receive, send_with_policy)
+        except RuntimeError as error:
+            # A page that is closed takes its pictures along, also those that it has just asked for.
+            if has_begun or not isinstance(error.__context__, FileNotFoundError):
+                raise
+            await _refuse(send)
+
+
+async def _refuse(send) -> None:
+    headers = [(b"content-type", b"text/plain")]
+    await send({"type": "http.response.start", "status": 404, "headers": headers})
+    await send({"type": "http.response.body", "body": b"not here"})
 
 
 async def refuse_links(path: str | Path | None) -> str | None:
