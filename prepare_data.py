@@ -69,7 +69,11 @@ def add_dataset(parser: argparse.ArgumentParser, name: str, splits: str) -> None
         "--tile", type=int, metavar="PX", help="cut images into tiles (default: keep them whole)"
     )
     parser.add_argument(
-        "--overlap", type=int, default=0, metavar="PX", help="that tiles share (default 0)"
+        "--overlap",
+        type=int,
+        default=0,
+        metavar="PX",
+        help="that tiles share; the last row and column, at the edge, share more (default 0)",
     )
     parser.add_argument("--seed", type=int, default=6, help="of splits by chance (default 6)")
     if name == "spacenet":

@@ -175,6 +175,16 @@ def test_tiles_cover_the_image(tmp_path: Path):
     assert len({row["name"] for row in rows}) == len(rows)
 
 
+def test_neighbouring_tiles_share_the_overlap_to_the_pixel(tmp_path: Path):
+    """13 of 41 px is no exact float; the last tiles are shifted to the edge."""
+    src = miniatures.massachusetts(tmp_path / "src", side=75)
+    options = ("--tile", 41, "--overlap", 13)
+    assert prepare("massachusetts", src, tmp_path / "dst", *options) == 0
+    rows = rows_of(tmp_path / "dst/massachusetts")
+    for side in ("top", "left"):
+        assert {int(row[side]) for row in rows} == {0, 28, 34}
+
+
 def test_tiles_without_data_are_left_out_and_the_others_say_where(tmp_path: Path):
     src = miniatures.massachusetts(tmp_path / "src", side=128)
     path = next((src / "tiff/train").iterdir())

@@ -62,7 +62,7 @@ class Conversion:
     src: Path
     folder: Path
     tile: int | None  # side in pixels; None: images stay whole
-    overlap: int  # pixels that neighbouring tiles share
+    overlap: int  # pixels that neighbouring tiles share, the last of a row or column more
     road_width_m: float | None = None
     limits: dict[str, Limits] = field(default_factory=dict)  # by part; of 16-bit imagery
 
@@ -113,16 +113,16 @@ class Conversion:
             yield Pair(name, path, label_path), crop
 
     def _crops(self, height: int, width: int) -> list[Crop]:
+        """Neighbours share `overlap` pixels; the last row and column end at the image's edge."""
         if self.tile is None:
             return [Crop(0, 0, height, width)]
-        from utils.tiling import tile_starts  # imports torch
+        tops, lefts = (self._starts(length) for length in (height, width))
+        size = min(self.tile, height), min(self.tile, width)
+        return [Crop(top, left, *size) for top in tops for left in lefts]
 
-        share = self.overlap / self.tile
-        return [
-            Crop(top, left, min(self.tile, height), min(self.tile, width))
-            for top in tile_starts(height, self.tile, share)
-            for left in tile_starts(width, self.tile, share)
-        ]
+    def _starts(self, length: int) -> list[int]:
+        last = max(0, length - self.tile)
+        return [*range(0, last, self.tile - self.overlap), last]
 
     def _write_mask(self, split: str, name: str, mask: np.ndarray, place: Place | None) -> Path:
         path = self.folder / split / "label" / (name + _suffix(place))
