@@ -9,14 +9,16 @@ python prepare_data.py check datasets/deepglobe
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.arguments import ArgumentParser
 from utils.command_line import end_at_signals, plain_end, set_up_logging, user_mistakes
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from utils.preparation.prepare import Request
 
 #: What each distribution is, and the splits that it has.
@@ -28,10 +30,8 @@ DATASETS = {
 }
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_args(argv: list[str] | None) -> Namespace:
+    parser = ArgumentParser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (title, splits) in DATASETS.items():
         add_dataset(commands.add_parser(name, help=f"prepare {title}"), name, splits)
@@ -47,10 +47,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
     check = commands.add_parser("check", help="report everything that is wrong with a dataset")
     check.add_argument("dataset", help="ROOT/DATASET, with {train,val,test}/{image,label} in it")
-    return parser.parse_args(argv)
+    return parser.read_command(argv)
 
 
-def add_dataset(parser: argparse.ArgumentParser, name: str, splits: str) -> None:
+def add_dataset(parser: ArgumentParser, name: str, splits: str) -> None:
     """The arguments of a dataset that is brought into the layout."""
     parser.add_argument(
         "--src", required=True, metavar="DIR", type=Path, help="where its archives are unpacked"
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
         return prepare_dataset(read_request(args))
 
 
-def read_request(args: argparse.Namespace) -> Request:
+def read_request(args: Namespace) -> Request:
     """The arguments as the preparation takes them."""
     from utils.preparation.prepare import Request
 

@@ -7,6 +7,7 @@ import pytest
 import compare
 import evaluate
 import inference
+import prepare_data
 import train
 
 
@@ -50,6 +51,48 @@ def test_one_mistake_is_one_line(capsys):
     assert mistakes(capsys, compare.parse_args, "-c", "a.yaml", "--sead", "3", "x=1") == [
         "--sead: unknown option, did you mean --seeds?"
     ]
+
+
+def test_mistakes_of_a_command(capsys):
+    def told(*argv: str) -> list[str]:
+        return mistakes(capsys, prepare_data.parse_args, *argv)
+
+    assert told("deepglobe", "--scr", "a", "--dst", "b", "--tile", "x") == [
+        "3 mistakes",
+        "--tile: invalid int value: 'x'",
+        "--scr: unknown option, did you mean --src?",
+        "--src: is missing",
+    ]
+    assert told("massachusets", "--src", "a", "--dst", "b", "--sead", "3") == [
+        "2 mistakes",
+        "massachusets: unknown command, did you mean massachusetts?",
+        "--sead: unknown option, did you mean --seed?",
+    ]
+    known = "one of: deepglobe, massachusetts, spacenet, chn6, sample, check"
+    assert told("landsat", "--src", "a") == [f"landsat: unknown command, {known}"]
+    assert told("--src", "a", "deepglobe") == [f"--src: the command stands first, {known}"]
+    assert told() == [f"a command is missing, {known}"]
+    assert told("check") == ["dataset: is missing"]
+    assert told("check", "a", "b") == ["b: expected no such argument"]
+
+
+def test_arguments_of_a_command():
+    args = prepare_data.parse_args(["deepglobe", "--src", "a", "--dst", "b", "--tile", "64"])
+    assert (args.command, str(args.src), args.tile) == ("deepglobe", "a", 64)
+    args = prepare_data.parse_args(["check", "a"])
+    assert (args.command, args.dataset) == ("check", "a")
+
+
+def test_help_tells_what_is_required(capsys):
+    for parse, argv, usage in (
+        (prepare_data.parse_args, ["deepglobe"], "--src DIR --dst ROOT [--split SPLIT]"),
+        (prepare_data.parse_args, [], "{deepglobe,massachusetts,spacenet,chn6,sample,check} ..."),
+        (evaluate.parse_args, [], "[-h] --pred PRED --gt GT [--metrics"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            parse([*argv, "--help"])
+        assert ended.value.code == 0
+        assert usage in " ".join(capsys.readouterr().out.split())
 
 
 def test_settings_may_stand_anywhere():
