@@ -271,6 +271,39 @@ def test_a_second_run_does_nothing_again_and_mends_what_is_gone(tmp_path: Path, 
     assert {path.stem for path in again} == {gone.stem}
 
 
+def test_other_images_of_the_same_names_are_refused(tmp_path: Path, deepglobe: Path, capsys):
+    prepare("deepglobe", deepglobe, tmp_path)
+    before = content(tmp_path / "deepglobe")
+    other = miniatures.deepglobe(tmp_path / "other")
+    for path in other.glob("train/*_sat.jpg"):
+        miniatures.write(path, miniatures.scene(int(path.name[:3]), 48, 48)[0], quality=90)
+    said = refused(capsys, "deepglobe", other, tmp_path)
+    assert "was prepared from other images of the same names: name another --dst" in said
+    assert content(tmp_path / "deepglobe") == before
+
+
+def test_changed_images_and_masks_are_converted_anew(tmp_path: Path, capsys):
+    src = miniatures.deepglobe(tmp_path / "src", count=6)
+    assert prepare("deepglobe", src, tmp_path / "twice", "--tile", 40) == 0
+    folder = tmp_path / "twice/deepglobe"
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/*")}
+    image, mask = miniatures.scene(50, 60, 40)  # has fewer tiles than it had
+    miniatures.write(src / "train/100_sat.jpg", image, quality=90)
+    miniatures.write(src / "train/100_mask.png", mask)
+    miniatures.write(src / "train/101_mask.png", mask[:48].repeat(2, axis=1)[:, :48])
+    capsys.readouterr()
+    assert prepare("deepglobe", src, tmp_path / "twice", "--tile", 40) == 0
+    assert "2 are not as they were, and are converted anew" in capsys.readouterr().err
+    assert prepare("deepglobe", src, tmp_path / "once", "--tile", 40) == 0
+    assert content(folder) == content(tmp_path / "once/deepglobe")
+    kept = {
+        path.stem[:3]
+        for path, time in before.items()
+        if path.is_file() and path.stat().st_mtime_ns == time
+    }
+    assert kept == {"102", "103", "104", "105"}
+
+
 def test_a_pair_that_cannot_be_decoded_costs_a_line(tmp_path: Path, capsys):
     """A PNG of which only the pixels are damaged looks sound from outside."""
     src = miniatures.deepglobe(tmp_path / "src", count=5)

@@ -73,20 +73,32 @@ class Conversion:
         """
         mask = self._mask(source)
         place = _place(source.image)
-        is_8bit = read_header(source.image).crops_cheaply
-        limits = None if is_8bit else self.limits.get(source.part)
-        if self.tile is None and limits is None:
+        if self.tile is None and self._limits(source) is None:
             image = self.folder / split / "image" / (source.name + source.image.suffix.lower())
             label = self._write_mask(split, source.name, mask, place)
             with atomic_path(image) as temporary:
                 shutil.copyfile(source.image, temporary)
             pairs = [(Pair(source.name, image, label), Crop(0, 0, *mask.shape))]
         else:
-            pairs = list(self._write_tiles(source, split, mask, place, limits))
-        common = {"split": split, "source": self.relative(source.image)}
-        common |= {"source_label": self.relative(source.label)}
-        common |= {"source_sha256": sha256(source.image)}
-        return [_row(pair, crop, common) for pair, crop in pairs]
+            pairs = list(self._write_tiles(source, split, mask, place))
+        origin = self.origin(source, split)
+        return [_row(pair, crop, origin) for pair, crop in pairs]
+
+    def origin(self, source: Source, split: str) -> dict[str, str]:
+        """What a pair is made from, and how, as its rows tell it: see `Row.is_of`."""
+        limits = self._limits(source) or ()
+        return {
+            "split": split,
+            "source": self.relative(source.image),
+            "source_label": self.relative(source.label),
+            "source_sha256": sha256(source.image),
+            "source_label_sha256": sha256(source.label),
+            "stretch": " ".join(f"{low}-{high}" for low, high in limits),
+        }
+
+    def _limits(self, source: Source) -> Limits | None:
+        is_8bit = read_header(source.image).crops_cheaply
+        return None if is_8bit else self.limits.get(source.part)
 
     def _mask(self, source: Source) -> np.ndarray:
         if source.label.suffix.lower() == ".geojson":
@@ -94,14 +106,9 @@ class Conversion:
         return read_label(source.label)
 
     def _write_tiles(
-        self,
-        source: Source,
-        split: str,
-        mask: np.ndarray,
-        place: Place | None,
-        limits: Limits | None,
+        self, source: Source, split: str, mask: np.ndarray, place: Place | None
     ) -> Iterator[tuple[Pair, Crop]]:
-        image, valid = _pixels(source.image, limits)
+        image, valid = _pixels(source.image, self._limits(source))
         for crop in self._crops(*mask.shape):
             if not crop.of(valid).any():
                 continue
@@ -138,7 +145,7 @@ class Conversion:
         return path.relative_to(self.src).as_posix()
 
 
-def _row(pair: Pair, crop: Crop, common: dict[str, str]) -> Row:
+def _row(pair: Pair, crop: Crop, origin: dict[str, str]) -> Row:
     """What the manifest says of a pair, by what was written."""
     report = examine(pair)
     if report.problem:
@@ -154,7 +161,7 @@ def _row(pair: Pair, crop: Crop, common: dict[str, str]) -> Row:
         label=pair.label.name,
         image_sha256=sha256(pair.image),
         label_sha256=sha256(pair.label),
-        **common,
+        **origin,
     )
 
 

@@ -30,6 +30,8 @@ class Row(NamedTuple):
     source: str  # the image, relative to --src
     source_label: str
     source_sha256: str  # of the image
+    source_label_sha256: str
+    stretch: str  # LOW-HIGH of each band, where 16 bits became 8
     top: int  # of the tile in the source, pixels
     left: int
     width: int  # pixels
@@ -40,25 +42,30 @@ class Row(NamedTuple):
     label: str  # in SPLIT/label
     label_sha256: str
 
+    def is_of(self, origin: dict[str, str]) -> bool:
+        """Whether it was made from these sources, in this way (`Conversion.origin`)."""
+        return self._asdict() | origin == self._asdict()
+
 
 class Manifest:
-    """The records in a dataset's folder."""
+    """The records in the folder of a dataset of these settings."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.folder = folder
+        self.settings = settings
 
-    def begin(self, settings: dict[str, Any]) -> None:
-        """Take the folder for a dataset of these settings, which it may already hold in part.
+    def begin(self) -> None:
+        """Take the folder, which may already hold a part of the dataset.
 
         Raises ValueError when it holds something else.
         """
-        found = self._settings()
+        found = self._settings_found()
         if found is None:
             if self.folder.is_dir() and any(self.folder.iterdir()):
                 raise ValueError(f"{self.folder}: holds other things, name another --dst")
-            write_json(self.folder / SETTINGS_FILE, settings | {"complete": False})
+            self._write_settings(complete=False)
             return
-        differing = [key for key in settings if found.get(key) != settings[key]]
+        differing = [key for key in self.settings if found.get(key) != self.settings[key]]
         if differing:
             had = ", ".join(f"{key} {found.get(key)}" for key in differing)
             raise ValueError(
@@ -68,15 +75,20 @@ class Manifest:
         self._remove_leftovers()
 
     def done(self) -> dict[str, list[Row]]:
-        """The rows of the sources that need not be done again, by the source's image."""
-        if (self.folder / ROWS_FILE).is_file():
-            rows = self._rows()
-            grouped: dict[str, list[Row]] = {}
-            for row in rows:
-                grouped.setdefault(row.source, []).append(row)
-        else:
-            grouped = self._journal()
-        return {source: rows for source, rows in grouped.items() if all(map(self._exists, rows))}
+        """The rows of the sources whose files are all there, by the source's image."""
+        grouped: dict[str, list[Row]] = {}
+        for row in self._rows():
+            grouped.setdefault(row.source, []).append(row)
+        grouped |= self._journal()  # is younger than the table
+        whole = [name for name, rows in grouped.items() if rows and all(map(self._exists, rows))]
+        return {name: grouped[name] for name in whole}
+
+    def withdraw(self, rows: Iterable[Row]) -> None:
+        """Delete the files of these rows: their sources are not what they were."""
+        self._write_settings(complete=False)
+        for row in rows:
+            for path in self._paths(row):
+                path.unlink()
 
     def add(self, source: str, rows: list[Row]) -> None:
         """Note that a source is done. One write a line: a kill leaves whole lines."""
@@ -89,7 +101,7 @@ class Manifest:
         finally:
             os.close(handle)
 
-    def finish(self, settings: dict[str, Any], rows: Iterable[Row]) -> None:
+    def finish(self, rows: Iterable[Row]) -> None:
         """Write the table, and say that the dataset is complete."""
         with (
             atomic_path(self.folder / ROWS_FILE) as temporary,
@@ -98,25 +110,30 @@ class Manifest:
             writer = csv.writer(file)
             writer.writerow(Row._fields)
             writer.writerows(sorted(rows, key=lambda row: (SPLITS.index(row.split), row.name)))
-        write_json(self.folder / SETTINGS_FILE, settings | {"complete": True})
+        self._write_settings(complete=True)
         (self.folder / JOURNAL_FILE).unlink(missing_ok=True)
 
     def strangers(self, rows: Iterable[Row]) -> list[str]:
         """Images and labels in the folder that no row names."""
-        known = {f"{row.split}/image/{row.image}" for row in rows}
-        known |= {f"{row.split}/label/{row.label}" for row in rows}
-        found = (p for s in SPLITS for kind in ("image", "label") for p in self._files(s, kind))
-        return sorted({p.relative_to(self.folder).as_posix() for p in found} - known)
+        known = {path for row in rows for path in self._paths(row)}
+        found = {p for s in SPLITS for kind in ("image", "label") for p in self._files(s, kind)}
+        return sorted(path.relative_to(self.folder).as_posix() for path in found - known)
 
     def _files(self, split: str, kind: str) -> list[Path]:
         folder = self.folder / split / kind
         return list(folder.iterdir()) if folder.is_dir() else []
 
-    def _exists(self, row: Row) -> bool:
+    def _paths(self, row: Row) -> tuple[Path, Path]:
         split = self.folder / row.split
-        return (split / "image" / row.image).is_file() and (split / "label" / row.label).is_file()
+        return split / "image" / row.image, split / "label" / row.label
 
-    def _settings(self) -> dict[str, Any] | None:
+    def _exists(self, row: Row) -> bool:
+        return all(path.is_file() for path in self._paths(row))
+
+    def _write_settings(self, *, complete: bool) -> None:
+        write_json(self.folder / SETTINGS_FILE, self.settings | {"complete": complete})
+
+    def _settings_found(self) -> dict[str, Any] | None:
         try:
             found = json.loads((self.folder / SETTINGS_FILE).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
@@ -124,8 +141,13 @@ class Manifest:
         return found if isinstance(found, dict) and "complete" in found else None
 
     def _rows(self) -> list[Row]:
+        if not (self.folder / ROWS_FILE).is_file():
+            return []
         with open(self.folder / ROWS_FILE, newline="", encoding="utf-8") as file:
-            return [_typed(values) for values in csv.DictReader(file)]
+            table = csv.DictReader(file)
+            if tuple(table.fieldnames or ()) != Row._fields:  # of another version
+                return []
+            return [_typed(values) for values in table]
 
     def _journal(self) -> dict[str, list[Row]]:
         path = self.folder / JOURNAL_FILE

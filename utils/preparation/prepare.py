@@ -60,9 +60,8 @@ def prepare_dataset(request: Request) -> int:
     sources = [source for source in found.sources if source.name in splits]
     if left_out := len(found.sources) - len(sources):
         logger.info("%d pairs are not in the list and are left out", left_out)
-    manifest = Manifest(request.folder)
-    settings = _settings(request, split, splits)
-    manifest.begin(settings)
+    manifest = Manifest(request.folder, _settings(request, split, splits))
+    manifest.begin()
     try:
         rows = _convert(request, sources, splits, manifest)
     except SystemExit:  # by a signal
@@ -75,7 +74,7 @@ def prepare_dataset(request: Request) -> int:
         return 1
     if empty := [part for part in SPLITS if part not in splits.values()]:
         logger.warning("too few pairs: none for %s", " and ".join(empty))
-    manifest.finish(settings, rows)
+    manifest.finish(rows)
     _print_summary(request, split, rows)
     return 0
 
@@ -150,7 +149,7 @@ def _convert(
         except ValueError as error:
             return str(error)
 
-    done = manifest.done()
+    done = _unchanged(conversion, sources, splits, manifest)
     names = [conversion.relative(source.image) for source in sources]
     missing = [at for at, name in enumerate(names) if name not in done]
     if len(missing) < len(names):
@@ -163,6 +162,37 @@ def _convert(
             manifest.add(names[at], result)
             done[names[at]] = result
     return [row for name in names for row in done.get(name, [])]
+
+
+def _unchanged(
+    conversion: Conversion, sources: Sequence[Source], splits: dict[str, str], manifest: Manifest
+) -> dict[str, list[Row]]:
+    """The rows, by source, that still are what a conversion would give; the others are withdrawn.
+
+    Raises ValueError when no image is one that the folder was made from.
+    """
+    found = manifest.done()
+    again = [source for source in sources if conversion.relative(source.image) in found]
+    origins = in_threads(
+        lambda source: conversion.origin(source, splits[source.name]),
+        again,
+        f"{manifest.folder.name}: looking for changes",
+    )
+    other, changed = 0, []
+    for origin in origins:
+        rows = found[origin["source"]]
+        other += rows[0].source_sha256 != origin["source_sha256"]
+        if not all(row.is_of(origin) for row in rows):
+            changed.append(origin["source"])
+    if changed and other == len(again):
+        raise ValueError(
+            f"{manifest.folder}: was prepared from other images of the same names: "
+            "name another --dst, or delete the folder"
+        )
+    if changed:
+        logger.info("%d are not as they were, and are converted anew", len(changed))
+        manifest.withdraw(row for name in changed for row in found.pop(name))
+    return found
 
 
 def _print_summary(request: Request, split: str, rows: Sequence[Row]) -> None:
