@@ -321,6 +321,18 @@ def test_a_pair_that_cannot_be_decoded_costs_a_line(tmp_path: Path, capsys):
     assert len(rows_of(folder)) == 5
 
 
+def test_a_copy_that_cannot_be_decoded_is_not_kept(tmp_path: Path, capsys):
+    src = miniatures.massachusetts(tmp_path / "src", side=40)
+    path = next((src / "tiff/train").iterdir())
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert prepare("massachusetts", src, tmp_path) == 1
+    said = capsys.readouterr().err
+    assert f"{path}: cannot be read as an image: " in said
+    assert str(tmp_path / "massachusetts") not in said
+    folder = tmp_path / "massachusetts"
+    assert len(list(folder.glob("*/image/*"))) == len(list(folder.glob("*/label/*"))) == 8
+
+
 def test_killed_at_any_moment_nothing_is_half_written(tmp_path: Path):
     src = miniatures.deepglobe(tmp_path / "src", count=120, side=160)
     prepare("deepglobe", src, tmp_path / "whole")

@@ -14,7 +14,7 @@ from rasterio.features import rasterize
 
 from tests import miniatures
 from tests.miniatures import DEGREES, NORTH, WEST
-from tests.test_preparation import prepare, refused, rows_of
+from tests.test_preparation import content, prepare, refused, rows_of
 from utils.dataset_check import check_dataset
 from utils.imageio import valid_pixels
 from utils.preparation.lines import draw_lines, road_width_m
@@ -177,6 +177,23 @@ def test_chips_that_cannot_be_used(tmp_path: Path, capsys):
     assert f"{paths[0]}: no coordinate reference system" in said
     assert f"{paths[0]}: 1 bands" in said
     assert f"{paths[1]}: cannot be read" in said
+
+
+def test_a_truncated_chip_costs_a_line(tmp_path: Path, capsys):
+    """Its city is stretched without it, and again when it is there."""
+    src = miniatures.spacenet(tmp_path / "src", count=3)
+    path = sorted((src / "AOI_2_Vegas" / "PS-RGB").iterdir())[1]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    assert prepare("spacenet", src, tmp_path / "dst") == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if path.name in line]
+    assert len(lines) == 1 and lines[0].startswith(f"{path}: cannot be read as an image: ")
+    folder = tmp_path / "dst" / "spacenet"
+    assert len(list(folder.glob("*/image/*"))) == len(list(folder.glob("*/label/*"))) == 2
+    path.write_bytes(whole)
+    assert prepare("spacenet", src, tmp_path / "dst") == 0
+    assert prepare("spacenet", src, tmp_path / "once") == 0
+    assert content(folder) == content(tmp_path / "once" / "spacenet")
 
 
 def test_the_real_chip(tmp_path: Path, real_data: Path):

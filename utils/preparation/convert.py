@@ -82,7 +82,14 @@ class Conversion:
         else:
             pairs = list(self._write_tiles(source, split, mask, place))
         origin = self.origin(source, split)
-        return [_row(pair, crop, origin) for pair, crop in pairs]
+        try:
+            return [_row(pair, crop, origin) for pair, crop in pairs]
+        except ValueError as error:  # a copy shows only here that it cannot be decoded
+            for pair, _ in pairs:
+                pair.image.unlink()
+                pair.label.unlink()
+            copied = str(pairs[0][0].image)
+            raise ValueError(str(error).replace(copied, str(source.image))) from None
 
     def origin(self, source: Source, split: str) -> dict[str, str]:
         """What a pair is made from, and how, as its rows tell it: see `Row.is_of`."""

@@ -8,6 +8,7 @@ import numpy as np
 import rasterio
 
 from utils.dataset_check import in_threads
+from utils.decoding import one_line_errors
 from utils.preparation.sources import Source
 from utils.stretch import PERCENTILES, Limits
 
@@ -27,12 +28,16 @@ def city_limits(sources: Sequence[Source]) -> dict[str, Limits]:
 
 
 def _histogram(source: Source) -> np.ndarray | None:
-    """How often each 16-bit value occurs, 3 x 65536; None for an 8-bit chip."""
-    with rasterio.open(source.image) as chip:
-        if chip.dtypes[0] == "uint8":
-            return None
-        size = [-(-side // STRETCH_STEP) for side in chip.shape]
-        bands = chip.read([1, 2, 3], out_shape=(3, *size)).clip(0, VALUES - 1).astype(np.int64)
+    """How often each 16-bit value occurs, 3 x 65536; None for an 8-bit or damaged chip."""
+    try:
+        with one_line_errors(source.image), rasterio.open(source.image) as chip:
+            if chip.dtypes[0] == "uint8":
+                return None
+            size = [-(-side // STRETCH_STEP) for side in chip.shape]
+            bands = chip.read([1, 2, 3], out_shape=(3, *size))
+    except ValueError:  # the conversion tells of it
+        return None
+    bands = bands.clip(0, VALUES - 1).astype(np.int64)
     valid = (bands > 0).any(axis=0)
     return np.stack([np.bincount(band[valid], minlength=VALUES) for band in bands])
 
