@@ -137,7 +137,7 @@ def test_lists(tmp_path: Path, deepglobe: Path):
         "108", "109", "110", "111"
     }  # fmt: skip
     assert Counter(found.values())["val"] == 1
-    names.write_text("100 train\n101,val\n102 test\n")
+    names.write_text("100 train\n101,val\n102 test\n", encoding="utf-8-sig")  # as Windows may
     found = splits_of(deepglobe, tmp_path / "b", "--list", names)
     assert found == {"100": "train", "101": "val", "102": "test"}
 
@@ -149,6 +149,9 @@ def test_every_mistake_of_a_list(tmp_path: Path, deepglobe: Path, capsys):
     assert f"{names}:2: 100 is listed twice" in said
     assert f"{names}:3: expected NAME or NAME SPLIT, got '101 training'" in said
     assert "not in --src: 2 (77, 78)" in said
+    names.write_bytes("100\nÄ\n".encode("latin-1"))
+    said = refused(capsys, "deepglobe", deepglobe, tmp_path, "--list", names)
+    assert said.splitlines()[-1] == f"{names}: not a text file in UTF-8"
 
 
 def test_tiles_cover_the_image(tmp_path: Path):

@@ -111,7 +111,7 @@ def _listed_split(names: Iterable[str], list_file: Path) -> dict[str, str]:
     """
     known, problems = set(names), []
     found: dict[str, str] = {}
-    for number, line in enumerate(list_file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_text(list_file).splitlines(), 1):
         words = line.replace(",", " ").split()
         if not words or line.startswith("#"):
             continue
@@ -133,3 +133,10 @@ def _listed_split(names: Iterable[str], list_file: Path) -> dict[str, str]:
     if problems:
         raise ValueError("\n".join(problems))
     return dict(sorted(found.items()))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a text file in UTF-8") from None
