@@ -48,9 +48,10 @@ verified() { # FILE SHA256, which may be the first digits only
   [ "${actual#"$2"}" != "$actual" ]
 }
 
-transfer() { # URL PART: continue PART; sets reason and, where asking again is of no use, final
+transfer() { # URL PART: continue PART; sets reason, pause (seconds until the next attempt) and,
+  # where asking again is of no use, final
   local status=0 code='' progress
-  reason='' final=''
+  reason='' final='' pause=1
   if command -v curl >/dev/null; then
     progress=--silent
     [ -t 2 ] && progress=--progress-bar
@@ -59,8 +60,10 @@ transfer() { # URL PART: continue PART; sets reason and, where asking again is o
   elif command -v wget >/dev/null; then
     progress=--no-verbose
     [ -t 2 ] && progress=--show-progress
-    wget --quiet "$progress" --tries=1 --timeout=60 --continue --output-document="$2" "$1" || status=$?
-    case $status in 3) status=23 ;; 8) code=4xx ;; esac # as curl says it
+    code=$(wget --quiet --server-response "$progress" --tries=1 --timeout=60 --continue \
+      --output-document="$2" --output-file=/dev/stdout "$1" |
+      awk '$1 ~ /^HTTP/ {code = $2} END {print code}') || status=$?
+    [ "$status" -ne 3 ] || status=23 # as curl says it
   else
     complain "neither curl nor wget found"
     exit 1
@@ -69,6 +72,7 @@ transfer() { # URL PART: continue PART; sets reason and, where asking again is o
     0:*) return 0 ;;
     33:* | *:416) rm -f "$2"; reason="the partial file could not be continued" ;;
     23:*) reason="cannot write to $folder, is the disk full?"; final=1 ;;
+    *:408 | *:429 | *:5??) reason="the server answers $code for $1"; pause=10 ;; # it is busy
     *:4??) reason="the server answers $code for $1"; final=1 ;;
     *) reason="no connection to $1, or it broke off" ;;
   esac
@@ -80,7 +84,7 @@ complete() { # FILE SHA256: give the verified .part its name
 }
 
 fetch() { # FILE SHA256 GROUP URL
-  local mirror url part=$folder/$1.part attempt resumed reason final
+  local mirror url part=$folder/$1.part attempt resumed reason pause final
   if [ -e "$folder/$1" ]; then
     if verified "$folder/$1" "$2"; then say "$1 is there already, verified"; return 0; fi
     complain "$folder/$1 is damaged (its SHA-256 is not $2): delete it and run this again"
@@ -101,7 +105,7 @@ fetch() { # FILE SHA256 GROUP URL
     elif [ -n "$final" ]; then
       break
     fi
-    [ "$attempt" -eq "$attempts" ] || sleep 1
+    [ "$attempt" -eq "$attempts" ] || sleep "$pause"
   done
   complain "$1 not fetched: $reason"
   return 1

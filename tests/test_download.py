@@ -31,6 +31,7 @@ class Server(ThreadingHTTPServer):
         self.break_after: list[int] = []  # bytes after which the next answers break off
         self.stall = False  # send half of the next answer and wait
         self.stalled = threading.Event()
+        self.refuse_with: list[int] = []  # statuses that the next answers have instead
         self.asked: list[tuple[str, str | None]] = []
 
 
@@ -41,6 +42,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name, span = self.path.strip("/"), self.headers["Range"]
         self.server.asked.append((name, span))
+        if self.server.refuse_with:
+            self.send_error(self.server.refuse_with.pop(0))
+            return
         content = self.server.files.get(name)
         if content is None:
             self.send_error(404)
@@ -217,6 +221,35 @@ def test_a_missing_file_does_not_stop_the_others(script, server, tool):
     assert len(lines) == 1
     assert lines[0].startswith("download: resnet34-b627a593.pth not fetched: the server answers 4")
     assert (script.parent / FILE).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_a_busy_server_is_asked_again(script, server, tool, status):
+    sleep = Path(tool["PATH"]) / "sleep"
+    sleep.unlink()
+    sleep.write_text('#!/bin/sh\necho "waited $1"\n')
+    sleep.chmod(0o755)
+    (script.parent / f"{FILE}.part").write_bytes(CONTENT[:1000])
+    server.refuse_with = [status, status]
+    done = download(script, server, tool, FILE)
+    assert done.returncode == 0, done.stderr
+    assert (script.parent / FILE).read_bytes() == CONTENT
+    assert server.asked == [(FILE, "bytes=1000-")] * 3
+    assert done.stdout.count("waited 10\n") == 2
+    (script.parent / FILE).unlink()
+    server.refuse_with = [status] * 4
+    done = download(script, server, tool, FILE)
+    assert done.returncode == 1
+    assert f"not fetched: the server answers {status} for " in errors(done)[-1]
+
+
+@pytest.mark.parametrize("status", [403, 410])
+def test_a_refusal_is_final(script, server, tool, status):
+    server.refuse_with = [status]
+    done = download(script, server, tool, FILE)
+    assert done.returncode == 1
+    assert f"not fetched: the server answers {status} for " in errors(done)[-1]
+    assert len(server.asked) == 1
 
 
 def test_no_connection(script, server, tool):
