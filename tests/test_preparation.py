@@ -233,7 +233,7 @@ def test_missing_folders_and_archives_are_named(tmp_path: Path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/archive.zip").write_bytes(b"PK")
     said = refused(capsys, "chn6", tmp_path / "empty", tmp_path)
-    assert "no CHN6-CUG here, expected train/images" in said
+    assert said.startswith(f"{tmp_path / 'empty'}: no CHN6-CUG here, expected train/images")
     assert "unpack first: archive.zip" in said
     assert "no such folder" in refused(capsys, "chn6", tmp_path / "nowhere", tmp_path)
 

@@ -81,6 +81,6 @@ def find_sources(dataset: str, src: Path) -> Found:
     found.notes.extend(
         f"{part}: {counts[part]} pairs, the whole distribution has {size}"
         for part, size in distribution.sizes.items()
-        if counts[part] != size
+        if found.sources and counts[part] != size
     )
     return found
