@@ -188,13 +188,18 @@ def test_neighbouring_tiles_share_the_overlap_to_the_pixel(tmp_path: Path):
         assert {int(row[side]) for row in rows} == {0, 28, 34}
 
 
-def test_tiles_without_data_are_left_out_and_the_others_say_where(tmp_path: Path):
+def test_tiles_without_data_are_left_out_and_the_others_say_where(tmp_path: Path, capsys):
     src = miniatures.massachusetts(tmp_path / "src", side=128)
-    path = next((src / "tiff/train").iterdir())
+    path, blank, *_ = (src / "tiff/train").iterdir()
     image = np.array(Image.open(path))
     image[:70] = 255
     miniatures.write(path, image)
-    prepare("massachusetts", src, tmp_path, "--tile", 64)
+    miniatures.write(blank, np.full_like(image, 255))
+    assert prepare("massachusetts", src, tmp_path, "--tile", 64) == 0
+    assert f"{blank}: left out, no pixel has data" in capsys.readouterr().err
+    assert not any(
+        row["source"].endswith(blank.name) for row in rows_of(tmp_path / "massachusetts")
+    )
     folder = tmp_path / "massachusetts"
     tiles = [row for row in rows_of(folder) if row["source"].endswith(path.name)]
     assert {row["top"] for row in tiles} == {"64"}

@@ -63,14 +63,14 @@ def prepare_dataset(request: Request) -> int:
     manifest = Manifest(request.folder, _settings(request, split, splits))
     manifest.begin()
     try:
-        rows = _convert(request, sources, splits, manifest)
+        rows, failed = _convert(request, sources, splits, manifest)
     except SystemExit:  # by a signal
         logger.error("%s: interrupted, the same command goes on from here", request.folder)
         raise
     strangers = manifest.strangers(rows)
     if strangers:
         logger.error("%s: of another source: %s", request.folder, listed(strangers))
-    if strangers or len({row.source for row in rows}) < len(sources):
+    if strangers or failed:
         return 1
     if empty := [part for part in SPLITS if part not in splits.values()]:
         logger.warning("too few pairs: none for %s", " and ".join(empty))
@@ -132,8 +132,8 @@ def _settings(request: Request, split: str, splits: dict[str, str]) -> dict[str,
 
 def _convert(
     request: Request, sources: Sequence[Source], splits: dict[str, str], manifest: Manifest
-) -> list[Row]:
-    """The rows of all sources that could be converted; the others cost a line each."""
+) -> tuple[list[Row], int]:
+    """The rows of all sources that could be converted, and how many could not: a line for each."""
     conversion = Conversion(
         request.src,
         request.folder,
@@ -154,14 +154,18 @@ def _convert(
     missing = [at for at, name in enumerate(names) if name not in done]
     if len(missing) < len(names):
         logger.info("%d of %d are there already", len(names) - len(missing), len(names))
+    failed = 0
     results = in_threads(convert, [sources[at] for at in missing], request.dataset)
     for at, result in zip(missing, results, strict=True):
         if isinstance(result, str):
             logger.error("%s", result)
+            failed += 1
+        elif not result:
+            logger.warning("%s: left out, no pixel has data", sources[at].image)
         else:
             manifest.add(names[at], result)
             done[names[at]] = result
-    return [row for name in names for row in done.get(name, [])]
+    return [row for name in names for row in done.get(name, [])], failed
 
 
 def _unchanged(
