@@ -285,8 +285,9 @@ def test_other_images_of_the_same_names_are_refused(tmp_path: Path, deepglobe: P
     other = miniatures.deepglobe(tmp_path / "other")
     for path in other.glob("train/*_sat.jpg"):
         miniatures.write(path, miniatures.scene(int(path.name[:3]), 48, 48)[0], quality=90)
-    said = refused(capsys, "deepglobe", other, tmp_path)
-    assert "was prepared from other images of the same names: name another --dst" in said
+    for src in (other, other / "train"):  # the same paths below --src, and others
+        said = refused(capsys, "deepglobe", src, tmp_path)
+        assert f"{tmp_path / 'deepglobe'}: was prepared from other images: give the --src" in said
     assert content(tmp_path / "deepglobe") == before
 
 

@@ -188,10 +188,10 @@ def _unchanged(
         other += rows[0].source_sha256 != origin["source_sha256"]
         if not all(row.is_of(origin) for row in rows):
             changed.append(origin["source"])
-    if changed and other == len(again):
+    if found and other == len(again):
         raise ValueError(
-            f"{manifest.folder}: was prepared from other images of the same names: "
-            "name another --dst, or delete the folder"
+            f"{manifest.folder}: was prepared from other images: "
+            "give the --src that it is of, name another --dst, or delete the folder"
         )
     if changed:
         logger.info("%d are not as they were, and are converted anew", len(changed))
