@@ -172,6 +172,7 @@ def test_shipped_configs_are_valid_and_survive_their_own_dump(path, tmp_path):
     dumped = tmp_path / "config.yaml"
     dumped.write_text(dump_config(config))
     assert read_shipped(dumped) == config
+    assert config.inference.threshold is None, "hides the threshold that --sweep chooses"
     assert 15 <= len(path.read_text().splitlines()) <= 45
     assert yaml.safe_load(path.read_text())["model_classname"] in model.list_models()
 
