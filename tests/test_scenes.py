@@ -138,17 +138,6 @@ def test_the_lines_of_a_perfect_mask_lie_on_the_truth(workplace, real_data):
     assert 3.8 < roads.width_m.median() < 4.3
 
 
-def test_blocks_and_tiles_do_not_show(workplace):
-    """A scene in blocks against the same pixels through the network at once."""
-    ground = np.random.default_rng(1).integers(0, 256, (3, 310, 270), dtype=np.uint8)
-    write_scene("noise.tif", ground, **UTM)
-    assert infer("noise.tif", PROB, "tile_overlap=0.4") == 0
-    untiled = 1 / (1 + np.exp(-20 * (ground.mean(axis=0, dtype=float) / 255 - 0.5)))
-    np.testing.assert_allclose(band("out/prob/noise.tif") / 254, untiled, atol=0.6 / 254)
-    clear = np.abs(untiled - 0.5) > 1e-3
-    np.testing.assert_array_equal(band("out/mask/noise.tif")[clear] == 1, untiled[clear] > 0.5)
-
-
 def test_another_pixel_size_for_the_model(workplace):
     mask = road_mask(240, 300, width_px=14)
     write_scene("fine.tif", picture(mask), **UTM)
