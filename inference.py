@@ -221,6 +221,7 @@ def map_inputs(
 
 def score(predictor: Predictor, folder: Path, *, images: WholeImages, split: str) -> int:
     """Predict labelled images, write their maps and the reports, print the scores."""
+    from utils.checkpoint import weights_sha256
     from utils.distributed import all_gather_objects, gather_in_order
     from utils.metrics import CURVE_THRESHOLDS, ThresholdCounts
     from utils.reports import score_table, write_scores
@@ -239,7 +240,8 @@ def score(predictor: Predictor, folder: Path, *, images: WholeImages, split: str
     curve = sum(all_gather_objects(own_curve), ThresholdCounts(CURVE_THRESHOLDS))
     if predictor.ranks.is_main:
         conditions = predictor.conditions(split)
-        write_scores(folder, conditions, results, curve)
+        own_weights = weights_sha256(predictor.model.state_dict())
+        write_scores(folder, conditions, results, curve, own_weights)
         print(conditions)
         print(score_table(results, predictor.config.metrics))
         print(f"{folder}/: metrics.json, metrics.xlsx")

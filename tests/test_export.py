@@ -169,6 +169,12 @@ def test_safetensors_hold_the_weights_and_the_card_says_what_they_are(workplace)
     ):
         assert said in card
 
+    save_checkpoint(source, checkpoint | {"ema": checkpoint["model"]})  # scored by nobody
+    assert inference.main(["--export", "safetensors"]) == 0
+    card_of_others = path.with_suffix(".md").read_text()
+    assert "Scores on val at threshold 0.47" in card
+    assert "at threshold 0.47" not in card_of_others
+
 
 def test_a_sweep_keeps_its_threshold_in_the_safetensors(workplace):
     inference.main(["--export", "safetensors", "--output", "out"])

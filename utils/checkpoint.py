@@ -7,6 +7,7 @@ Layout (a dict that `torch.load(weights_only=True)` reads):
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import random
 from pathlib import Path
@@ -120,6 +121,15 @@ def is_resumable(checkpoint: dict[str, Any]) -> bool:
 def inference_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     """The weights to predict with: the averaged ones where the run kept them."""
     return checkpoint["ema"] or checkpoint["model"]
+
+
+def weights_sha256(weights: dict[str, Tensor]) -> str:
+    """The hexadecimal SHA-256 of tensors and their names, whatever file they came in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_model_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:

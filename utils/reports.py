@@ -49,10 +49,18 @@ def pixel_size_text(metres: float | None) -> str:
 
 
 def write_scores(
-    folder: Path, conditions: Conditions, results: Sequence[ImageResult], curve: ThresholdCounts
+    folder: Path,
+    conditions: Conditions,
+    results: Sequence[ImageResult],
+    curve: ThresholdCounts,
+    weights_sha256: str,
 ) -> None:
     """Write metrics.json, with the counts along the precision-recall curve, and metrics.xlsx
-    (sheets images, overall, conditions)."""
+    (sheets images, overall, conditions).
+
+    `weights_sha256` (utils.checkpoint) tells whose scores they are when a file of that name has
+    been written anew.
+    """
     rows = [
         {"name": result.name} | result.scores.values() | asdict(result.scores.counts)
         for result in results
@@ -63,7 +71,8 @@ def write_scores(
         for threshold, counts in zip(curve.thresholds, curve.counts(), strict=True)
     ]
     scores = {"images": rows, "overall": overall, "curve": points}
-    write_json(folder / "metrics.json", asdict(conditions) | scores)
+    source = asdict(conditions) | {"weights_sha256": weights_sha256}
+    write_json(folder / "metrics.json", source | scores)
     book = Workbook()
     book.remove(book.active)
     sheet = book.create_sheet("images")

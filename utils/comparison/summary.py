@@ -183,7 +183,7 @@ def _refuse_other_images(scored: Sequence[Scored]) -> None:
 
 def _same_in_all(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The conditions of scoring; what differs between runs is left to their own files."""
-    own = ("images", "overall", "curve", "checkpoint", "epoch")
+    own = ("images", "overall", "curve", "checkpoint", "epoch", "weights_sha256")
     return {
         key: value
         for key, value in reports[0].items()

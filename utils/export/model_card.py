@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.checkpoint import is_resumable, load_checkpoint
+from utils.checkpoint import is_resumable, load_checkpoint, weights_sha256
 from utils.files import atomic_path, sha256
 from utils.predictor import Predictor
 from utils.safetensors_file import write_safetensors
@@ -77,11 +77,11 @@ def _scores(split: str, scores: dict[str, Any]) -> Iterator[str]:
 
 
 def _test_scores(predictor: Predictor, folder: Path) -> Iterator[str]:
-    """Those that inference.py left in the same folder, when they are this checkpoint's."""
+    """Those that inference.py left in the same folder, when they are of these weights."""
     path = folder / "metrics.json"
     if not path.is_file():
         return
     report = json.loads(path.read_text(encoding="utf-8"))
-    if report["checkpoint"] == str(predictor.checkpoint):
+    if report.get("weights_sha256") == weights_sha256(predictor.model.state_dict()):
         conditions = f"{report['split']} at threshold {report['threshold']:g}"
         yield from _scores(conditions, report["overall"])
