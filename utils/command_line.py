@@ -25,7 +25,10 @@ _READER_LEFT = 141
 
 @contextmanager
 def user_mistakes() -> Iterator[None]:
-    """Turn what a user got wrong (ValueError, a wrong path) into its message and status 2."""
+    """Turn what a user got wrong (ValueError, a wrong path) into its message and status 2.
+
+    Of torchrun's processes the first on each machine speaks: a file may be missing on one only.
+    """
     try:
         yield
     except (ValueError, *_WRONG_PATHS) as error:
@@ -33,8 +36,9 @@ def user_mistakes() -> Iterator[None]:
             message = f"{error.filename}: {error.strerror}"
         else:
             message = str(error)
-        if os.environ.get("RANK", "0") == "0":
-            print(message, file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            rank = int(os.environ.get("RANK", "0"))
+            print(f"rank {rank}: {message}" if rank else message, file=sys.stderr)
         raise SystemExit(2) from None
 
 
