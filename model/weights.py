@@ -75,9 +75,10 @@ def find_weights(source: str | Path) -> Path:
     `weights_folder()`, so that a config works from any directory. Raises ValueError when the file
     is nowhere, with the command that fetches it.
     """
-    if Path(source).is_file():
-        return Path(source)
-    name = Path(source).name
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    name = path.name
     matches = [w.file for w in known_weights() if name in (w.file, w.network)]
     for file in matches:
         if (weights_folder() / file).is_file():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import model
 from tests.conftest import ROOT
 from utils.config import ConfigError, dump_config, load_config, nearest
+from utils.runs import find_checkpoint
 from utils.schema import Config
 
 SHIPPED = sorted((ROOT / "config").glob("*.yaml"))
@@ -105,6 +106,15 @@ def test_overrides_replace_and_add(write):
     assert (config.evaluate_interval, config.amp, config.max_norm) == (5, "bf16", None)
     assert config.model_args == {"size": "large"}
     assert config.load == "auto"
+
+
+def test_a_tilde_is_the_home_folder(write, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    paths = ("root_dir=~/data", "load=~/last.pth", "inference.model_path=~/best.pth")
+    config = read(write(MINIMAL), *paths)
+    found = (config.root_dir, config.load, config.inference.model_path)
+    assert found == ("/home/me/data", "/home/me/last.pth", "/home/me/best.pth")
+    assert find_checkpoint("~/run/best.pth", None) == Path("/home/me/run/best.pth")
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,11 @@ class TestFind:
         for source in ("resnet18", RESNET18, f"./pretrain_weight/{RESNET18}", path):
             assert find_weights(source).samefile(path)
 
+    def test_a_tilde_is_the_home_folder(self, folder, monkeypatch):
+        monkeypatch.setenv("HOME", str(folder))
+        path = saved(folder / "own.pth", {})
+        assert find_weights("~/own.pth") == path
+
     def test_an_older_name_of_the_same_weights_is_accepted(self, folder):
         (folder / "resnet101-5d3b4d8f.pth").touch()
         assert find_weights("resnet101").name == "resnet101-5d3b4d8f.pth"

@@ -79,9 +79,10 @@ def find_checkpoint(named: str | None, config: Config | None) -> Path:
 
     Raises ValueError, saying where it looked, when there is none in the folder.
     """
-    if named and not Path(named).is_dir():
-        return Path(named)
-    run = Path(named) if named else newest_run(config)
+    path = Path(named).expanduser() if named else None
+    if path and not path.is_dir():
+        return path
+    run = path or newest_run(config)
     found = best_checkpoint(run) if run else None
     if found is None:
         looked_in = named or RUNS.absolute() / (run_name(config) if config else "RUN")

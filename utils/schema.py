@@ -5,9 +5,18 @@ Comments tell what a value does; README.md ("Configs") shows the keys in use.
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from utils.metric_names import METRICS, PIXEL_METRICS
 
@@ -15,6 +24,8 @@ LossName = Literal["bce", "dice", "focal", "tversky", "lovasz", "soft_cldice", "
 TTAOp = Literal["identity", "hflip", "vflip", "rot90", "rot180", "rot270", "transpose"]
 MetricName = Literal[METRICS]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# the shell leaves the ~ of root_dir=~/data as it is
+PathText = Annotated[str, AfterValidator(os.path.expanduser)]
 
 #: image_size, and every tile, is a multiple of this: the largest stride of the models.
 SIZE_MULTIPLE = 32
@@ -72,7 +83,7 @@ class Augmentation(Section):
 class Inference(Section):
     """What inference.py reads and writes; train.py takes `batch_size` of it."""
 
-    model_path: str | None = None  # null: the best checkpoint of the config's newest run
+    model_path: PathText | None = None  # null: the best checkpoint of the config's newest run
     split: Literal["train", "val", "test"] = "test"
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # null: the checkpoint's, or 0.5
     batch_size: int | None = Field(None, ge=1)  # tiles at a time; null: `batch_size`
@@ -117,7 +128,7 @@ class Config(Section):
     training_strategy: TrainingStrategy = TrainingStrategy()
 
     # Data: root_dir/dataset_name/{train,val,test}/{image,label}
-    root_dir: str = "datasets"
+    root_dir: PathText = "datasets"
     dataset_name: str
     image_size: int = Field(
         1024, ge=SIZE_MULTIPLE
@@ -159,7 +170,7 @@ class Config(Section):
     best_metric: MetricName = "f1"  # another than f1 adds best_METRIC.pth, which inference prefers
     pixel_size: Annotated[float, Field(gt=0)] | None = None  # metres; null: a pixel counts as one
     save_best_model: bool = True  # best_f1score.pth and best_loss.pth, chosen on val
-    load: str | None = None  # a last.pth resumes its run exactly; other weights start a new one
+    load: PathText | None = None  # a last.pth resumes its run, other weights start a new one
     reset_scheduler_on_load: bool = False
 
     # Names
