@@ -68,7 +68,7 @@ def test_every_mistake_is_reported_at_once_with_the_nearest_name(write):
         "tta.ops.0: 'hflop' is unknown, did you mean 'hflip'?",
         "training_strategy.mode: 'adapter' is unknown, did you mean 'adapter_only'?",
         "scheduler.active_schedular: unknown key, did you mean 'active_scheduler'?",
-        "epochs: should be a valid integer",
+        "epochs: expected a whole number, got 'many'",
         "nonsense: expected key=value",
     ):
         assert f"  {line}" in report
@@ -145,6 +145,28 @@ def test_other_mistakes(write, text, message):
     with pytest.raises(ConfigError) as error:
         read(write(text))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loss={bce:1,dice: 2}", "loss: YAML wants a space: {bce: 1, dice: 2}"),
+        (
+            "loss.dice=0",
+            "loss.dice: should be greater than 0, got 0; leave a loss out: loss='{bce: 1}'",
+        ),
+        ("model_args=tiny", "model_args: expected model_args.NAME=value, got 'tiny'"),
+        ("scheduler=plateau", "scheduler: expected scheduler.NAME=value, got 'plateau'"),
+        ("epochs=1e2", "epochs: expected a whole number, got '1e2'"),
+        ("epochs=1.5", "epochs: expected a whole number, got 1.5"),
+        ("compile=maybe", "compile: expected true or false, got 'maybe'"),
+        ("learning_rate=fast", "learning_rate: expected a number, got 'fast'"),
+    ],
+)
+def test_a_slip_is_one_line_that_says_what_is_meant(write, override, message):
+    with pytest.raises(ConfigError) as error:
+        read(write(MINIMAL), override)
+    assert error.value.problems == [message]
 
 
 def test_a_path_that_is_no_file_is_a_mistake(tmp_path):

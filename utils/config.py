@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from utils.config_values import add_spaces, apply_override, drop_nulls, null_strings, pop
 from utils.schema import Config
 
 #: Keys of published configs that nothing needs any more, and what to say when one is met.
@@ -28,6 +29,14 @@ RETIRED_KEYS = {
 }
 #: Model arguments that the data decides: images are RGB, masks know one class.
 DATA_ARGS = {"n_channels": 3, "in_chans": 3, "n_classes": 1, "num_classes": 1}
+#: What is expected where pydantic's name of a mistake begins so.
+_EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "dict": "{key}.NAME=value",
+    "model": "{key}.NAME=value",
+}
 
 
 class ConfigError(ValueError):
@@ -106,10 +115,10 @@ def check_config(
     problems: list[str] = []
     values = copy.deepcopy(values)
     for override in overrides:
-        _apply_override(values, override, problems)
-    values = _drop_nulls(_null_strings(values), Config)
+        apply_override(values, override, problems)
+    values = drop_nulls(null_strings(add_spaces(values, problems)), Config)
     for key, reason in RETIRED_KEYS.items():
-        if _pop(values, key) is not None:
+        if pop(values, key) is not None:
             warn(f"{source}: {key} is ignored: {reason}")
     if {"evaluate_interval", "evaluate_inteval"} <= values.keys():
         problems.append("evaluate_inteval: the same as evaluate_interval, name one of them")
@@ -161,11 +170,14 @@ def describe(error: ValidationError, schema: type[BaseModel]) -> list[str]:
             lines.append(f"{key}: {item['input']!r} is unknown{_hint(str(item['input']), allowed)}")
         elif item["type"] == "value_error":
             lines.append(f"{key}: {item['ctx']['error']}".removeprefix(": "))  # of no single key
+        elif expected := _EXPECTED.get(item["type"].partition("_")[0]):
+            lines.append(f"{key}: expected {expected.format(key=key)}, got {item['input']!r}")
         else:
             message = item["msg"][0].lower() + item["msg"][1:]
-            lines.append(
-                f"{key}: {message.replace('input should', 'should')}, got {item['input']!r}"
-            )
+            message = f"{message.replace('input should', 'should')}, got {item['input']!r}"
+            is_loss = parents == ["loss"] and item["type"] == "greater_than"
+            advice = "; leave a loss out: loss='{bce: 1}'" if is_loss else ""
+            lines.append(f"{key}: {message}{advice}")
     return list(dict.fromkeys(lines))
 
 
@@ -218,63 +230,6 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             if isinstance(key, Hashable):  # else it is refused below
                 seen.add(key)
         return super().construct_mapping(node, deep)
-
-
-def _apply_override(values: dict[str, Any], override: str, problems: list[str]) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        problems.append(f"{override}: expected key=value")
-        return
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        problems.append(f"{key}: not valid YAML: {text}")
-        return
-    *parents, last = key.split(".")
-    for parent in parents:
-        if values.get(parent) in (None, "", "null"):
-            values[parent] = {}
-        values = values[parent]
-        if not isinstance(values, dict):
-            problems.append(f"{key}: {parent} has no keys of its own")
-            return
-    if last == "evaluate_inteval":
-        last = "evaluate_interval"
-    if last == "evaluate_interval":
-        values.pop("evaluate_inteval", None)
-    values[last] = value
-
-
-def _null_strings(value: Any) -> Any:
-    """'null' and '' mean null wherever they stand."""
-    if isinstance(value, dict):
-        return {key: _null_strings(sub) for key, sub in value.items()}
-    if isinstance(value, list):
-        return [_null_strings(item) for item in value]
-    return None if isinstance(value, str) and value in ("", "null") else value
-
-
-def _drop_nulls(values: dict[str, Any], schema: type[BaseModel]) -> dict[str, Any]:
-    """Without the nulls of keys that cannot be null: there null means the default."""
-    kept = {}
-    for key, value in values.items():
-        field = schema.model_fields.get(key)
-        kind = field.annotation if field else None
-        if value is None and field and type(None) not in typing.get_args(kind):
-            continue
-        if isinstance(value, dict) and inspect.isclass(kind) and issubclass(kind, BaseModel):
-            value = _drop_nulls(value, kind)
-        kept[key] = value
-    return kept
-
-
-def _pop(values: dict[str, Any], dotted: str) -> Any:
-    *parents, last = dotted.split(".")
-    for parent in parents:
-        values = values.get(parent, {})
-        if not isinstance(values, dict):
-            return None
-    return values.pop(last, None)
 
 
 def _check_model_args(values: dict[str, Any], cls: type) -> list[str]:
