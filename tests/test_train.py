@@ -186,7 +186,6 @@ def test_wrong_weights_are_refused_with_status_2(workplace, capsys):
     save_checkpoint(Path("other.pth"), checkpoint | {"model_classname": "UNet"})
     for overrides, message in (
         (("load=other.pth",), "other.pth is a checkpoint of UNet, the config asks for TinyNet"),
-        ((f"load={last}", "model_args.dim=4"), "does not fit this TinyNet"),
         (("load=absent.pth",), "absent.pth: no such file"),
         (("dataset_name=absent",), "absent"),
         (("training_strategy.mode=adapter_only",), "TinyNet has no adapter"),
@@ -196,6 +195,15 @@ def test_wrong_weights_are_refused_with_status_2(workplace, capsys):
             run_train(*overrides)
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
+    for path in (last, "logs_weights/run/best_loss.pth"):
+        with pytest.raises(SystemExit):
+            run_train(f"load={path}", "model_args.dim=4")
+        first, second = capsys.readouterr().err.splitlines()
+        assert first == (
+            f"{path} was trained with model_args.dim=8, the config asks for 4: "
+            "set model_args.dim=8, or load another file"
+        )
+        assert second.startswith(f"{path} does not fit this TinyNet")
     assert sorted(p.name for p in Path("logs_weights").iterdir()) == ["run"]
 
 

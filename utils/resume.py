@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
 from torch.optim import Optimizer
 
+from model import PRETRAINED_ARGS
 from utils.checkpoint import (
     SAFETENSORS,
     inference_weights,
@@ -108,7 +111,7 @@ def begin(training: Training, start: Start) -> None:
         logger.info("continuing %s in epoch %d", start.source, progress.epoch)
     else:
         weights = inference_weights(start.checkpoint)
-        load_model_weights(training.model, weights, str(start.source))
+        _load_weights(training, weights, start.checkpoint.get("config"), str(start.source))
         logger.info("weights of %s, with a fresh optimiser", start.source)
         if training.ema:
             training.ema.reset(training.model)
@@ -127,8 +130,8 @@ def resume(training: Training, checkpoint: dict[str, Any], source: str) -> None:
 
     Raises ValueError when the weights do not fit the model.
     """
+    _load_weights(training, checkpoint["model"], checkpoint["config"], source)
     _warn_of_changes(training.config, checkpoint["config"], source)
-    load_model_weights(training.model, checkpoint["model"], source)
     _load_optimizer(training.optimizer, checkpoint["optimizer"], source)
     if training.config.reset_scheduler_on_load:
         logger.info("reset_scheduler_on_load: warm-up and schedule start anew")
@@ -157,6 +160,34 @@ def resume(training: Training, checkpoint: dict[str, Any], source: str) -> None:
             len(states),
             training.ranks.world,
         )
+
+
+def _load_weights(
+    training: Training, weights: dict[str, Tensor], stored: dict[str, Any] | None, source: str
+) -> None:
+    """Load them; where they do not fit, name the model's arguments that differ before tensors.
+
+    `stored` is the config that they were trained with, None in a foreign file.
+    """
+    try:
+        load_model_weights(training.model, weights, source)
+    except ValueError as misfit:
+        lines = _other_arguments(training, stored["model_args"], source) if stored else []
+        raise ValueError("\n".join([*lines, str(misfit)])) from None
+
+
+def _other_arguments(training: Training, stored: dict[str, Any], source: str) -> list[str]:
+    """A line for each argument of the model that differs, defaults counted in."""
+    lines = []
+    for name, parameter in inspect.signature(type(training.model)).parameters.items():
+        there = stored.get(name, parameter.default)
+        here = training.config.model_args.get(name, parameter.default)
+        if there != here and name not in PRETRAINED_ARGS:
+            lines.append(
+                f"{source} was trained with model_args.{name}={there}, the config asks for {here}: "
+                f"set model_args.{name}={there}, or load another file"
+            )
+    return lines
 
 
 def _load_optimizer(optimizer: Optimizer, state: dict[str, Any], source: str) -> None:
