@@ -294,7 +294,7 @@ def sweep(predictor: Predictor, folder: Path, *, images: WholeImages, split: str
         print(conditions)
         print(found.table())
         if "apls" not in predictor.swept_scoring.topology:
-            print("APLS is left out: pixel_size=METRES adds it, whose best threshold is another")
+            print("APLS peaks at another threshold; pixel_size=METRES adds it")
         print(f"threshold {threshold:g}, the best for {metric}, is kept in {predictor.checkpoint}")
         if predictor.config.inference.threshold is not None:
             fixed = f"{predictor.config.inference.threshold:g}"

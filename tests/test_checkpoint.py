@@ -68,7 +68,7 @@ def test_wrong_files_are_named_in_one_line(tmp_path, capsys):
         (begun, "of another kind: ema_updates, progress, history, random"),
         (tmp_path / "absent.pth", "no such file"),
         (tmp_path, "is a folder, name a file in it"),
-        (cut, r"truncated or damaged \([^.]+\)$"),
+        (cut, "truncated or damaged: copy it again, or name another checkpoint of its run$"),
         (text, "no torch file"),
         (code, "holds code besides tensors"),
         (other, "not a checkpoint of this project"),

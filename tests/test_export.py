@@ -200,7 +200,7 @@ def test_files_that_are_none(workplace, capsys):
     file = Path("out/best_f1score.safetensors")
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2])
-    assert "truncated or damaged" in refused(["--checkpoint", str(file)], capsys)
+    assert "truncated or damaged: copy it again, or" in refused(["--checkpoint", str(file)], capsys)
     save_file({"w": torch.ones(2)}, file)
     assert "not written by this project" in refused(["--checkpoint", str(file)], capsys)
     assert "no such file" in refused(["--checkpoint", "none.safetensors"], capsys)

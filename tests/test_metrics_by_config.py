@@ -86,9 +86,9 @@ def test_a_sweep_knows_the_best_threshold_for_apls(config, tiny_roads, capsys):
     assert again["parameters"] == report["parameters"] and again["parameters"]["apls"]
     f1 = again["best_threshold"]["f1"]
     assert load_checkpoint(RUN / "best_f1score.pth")["threshold"] == f1
-    assert "APLS is left out" not in capsys.readouterr().out
+    assert "APLS peaks" not in capsys.readouterr().out
     assert inference.main(["-c", config, "--sweep", "pixel_size=null"]) == 0
-    assert "APLS is left out: pixel_size=METRES adds it" in capsys.readouterr().out
+    assert "APLS peaks at another threshold; pixel_size=METRES adds it" in capsys.readouterr().out
     assert "apls" not in read_json("results/run/sweep.json")["best_threshold"]
 
 

@@ -8,6 +8,7 @@ Layout (a dict that `torch.load(weights_only=True)` reads):
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import random
 from pathlib import Path
@@ -22,6 +23,7 @@ from utils.files import atomic_path
 
 FORMAT = 1
 SAFETENSORS = ".safetensors"
+DAMAGED = "truncated or damaged: copy it again, or name another checkpoint of its run"
 #: The parts of every file, and what is in them.
 _PARTS = {
     "format": int,
@@ -95,10 +97,8 @@ def read_torch_file(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: not loaded, it is no torch file or holds code besides tensors"
         ) from None
-    except DAMAGE as error:
-        # torch goes on about its internals
-        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise ValueError(f"{path}: truncated or damaged ({reason})") from None
+    except DAMAGE:  # of which torch tells in terms of its internals
+        raise ValueError(f"{path}: {DAMAGED}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, expected a dict of tensors")
     return content
@@ -110,6 +110,8 @@ def _existing(path: str | Path) -> Path:
         raise ValueError(f"{path}: is a folder, name a file in it (of a run: last.pth goes on)")
     if not path.is_file():
         raise ValueError(f"{path}: no such file (train.py writes checkpoints to logs_weights/RUN/)")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"{path}: cannot be read, permission denied")
     return path
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from utils.checkpoint import DAMAGED
 from utils.files import atomic_path
 
 KEY = "anchor_sam"
@@ -32,8 +33,8 @@ def read_safetensors(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: truncated or damaged ({error})") from None
+    except (SafetensorError, OSError):
+        raise ValueError(f"{path}: {DAMAGED}") from None
     if KEY not in metadata:
         raise ValueError(f"{path}: not written by this project (no {KEY} in its header)")
     return json.loads(metadata[KEY]) | {"model": weights, "ema": None}
