@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import geopandas
 import numpy as np
 import pytest
@@ -322,8 +323,6 @@ def test_memory_does_not_grow_with_the_scene(workplace, monkeypatch):
 
 
 def test_photos_are_not_called_road_where_they_are_blank(workplace):
-    import cv2
-
     image = np.full((300, 300), 20, np.uint8)
     image[:, 120:135] = 220
     image[200:, :150] = 255  # no data, and bright
@@ -332,3 +331,37 @@ def test_photos_are_not_called_road_where_they_are_blank(workplace):
     mask = cv2.imread("out/mask/photo.png", cv2.IMREAD_GRAYSCALE)
     assert (mask[:200, 120:135] == 255).all() and not mask[200:, :150].any()
     assert sorted(os.listdir("out")) == ["mask", "predictions.json"]
+
+
+def test_blank_areas_without_a_nodata_value_have_no_data(workplace):
+    """A scene in blocks against the photo of the same pixels, whose rule sees the whole."""
+    mask = road_mask(290, 320)
+    footprint = np.zeros(mask.shape, np.uint8)
+    cv2.fillPoly(footprint, [np.array([(70, 12), (305, 50), (260, 280), (20, 240)])], 1)
+    blank = footprint == 0
+    image = np.where(blank, 0, picture(mask).clip(max=230))
+    image[:, blank & (np.arange(320) < 160)] = 255
+    write_scene("scene.tif", image, **UTM)
+    cv2.imwrite("photo.png", image.transpose(1, 2, 0))
+    assert infer("scene.tif", PROB) == infer("photo.png") == 0
+    found = band("out/mask/scene.tif")
+    np.testing.assert_array_equal(found == 255, blank)
+    np.testing.assert_array_equal(band("out/prob/scene.tif") == 255, blank)
+    photo = cv2.imread("out/mask/photo.png", cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(found == 1, photo == 255)
+    roads = geopandas.read_file("out/roads/scene.gpkg")
+    at = shapely.get_coordinates(roads.affine_transform((~UTM["transform"]).to_shapely()))
+    inner = cv2.erode(blank.view(np.uint8), np.ones((9, 9), np.uint8))
+    assert len(at) and not inner[tuple(at.astype(int).T[::-1])].any()
+    fast = "inference.save_roads=false"
+    assert infer("scene.tif", "ignore_nodata=false", fast) == 0
+    assert (band("out/mask/scene.tif") != 255).all()
+
+    deep = np.where(mask, 900, 300).astype(np.uint16)[None].repeat(3, axis=0)
+    deep[:, blank] = 0
+    deep[:, 130:160, 130:160] = 2000  # too few to rule the stretch
+    write_scene("deep.tif", deep, **UTM)
+    assert infer("deep.tif", fast) == 0
+    found = band("out/mask/deep.tif")
+    np.testing.assert_array_equal(found == 255, blank)
+    np.testing.assert_array_equal(found == 1, ~blank & (deep[0] > 600))

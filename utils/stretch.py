@@ -33,15 +33,21 @@ def sample_limits(source: rasterio.DatasetReader, bands: tuple[int, ...]) -> Lim
 
 
 def to_8bit(values: np.ndarray, valid: np.ndarray, limits: Limits) -> np.ndarray:
-    """uint8 (B, H, W) of values of any type: limits become 1 and 255, what is not valid 0."""
+    """uint8 (B, H, W) of values of any type: limits become 1 and 255, what is not valid 0.
+
+    Where no band is below 0, pixels of 0 in all of them stay 0: only of these fill may be made.
+    """
     result = np.empty(values.shape, np.uint8)
+    empty = ~valid
+    if all(low >= 0 for low, _ in limits):
+        empty |= ~values.any(axis=0)
     for band, (low, high) in enumerate(limits):
         if values.dtype == np.uint16:
             np.take(_brightness(np.arange(2**16), low, high), values[band], out=result[band])
         else:
             usable = np.where(valid, values[band], low)
             result[band] = _brightness(usable, low, high)
-        result[band][~valid] = 0
+        result[band][empty] = 0
     return result
 
 
@@ -64,13 +70,16 @@ def _patches(H: int, W: int) -> list[Window]:
 def _valid_values(
     source: rasterio.DatasetReader, bands: tuple[int, ...], windows: list[Window]
 ) -> np.ndarray:
-    """The values (B, P) of the pixels with data, large windows reduced."""
+    """The values (B, P) of the pixels with data, large windows reduced.
+
+    0 in all bands is left out: the fill of a file without a nodata value would rule the stretch.
+    """
     found = []
     for window in windows:
         factor = max(1.0, max(window.height, window.width) / SAMPLE_PX)
         shape = tuple(max(1, round(side / factor)) for side in (window.height, window.width))
         values = source.read(bands, window=window, out_shape=(len(bands), *shape))
         valid = source.dataset_mask(window=window, out_shape=shape) > 0
-        valid &= np.isfinite(values).all(axis=0)
+        valid &= np.isfinite(values).all(axis=0) & values.any(axis=0)
         found.append(values[:, valid])
     return np.concatenate(found, axis=1)

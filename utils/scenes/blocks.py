@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from utils.predictor import Predictor
 from utils.progress import progress
-from utils.raster import read_window
+from utils.scenes.blank import read_block
 from utils.scenes.plan import Block, ScenePlan
 from utils.scenes.store import BlockStore
 from utils.tiling import Tile, TileGrid
@@ -31,7 +32,8 @@ def predict_blocks(predictor: Predictor, parts: list[Part]) -> None:
     A block that cannot be read or kept costs a line, and its scene the rest of its blocks. Raises
     NonFinitePrediction.
     """
-    inputs = prefetch(_read, parts, READERS)
+    read = partial(_read, ignore_blank=predictor.config.ignore_nodata)
+    inputs = prefetch(read, parts, READERS)
     if predictor.ranks.is_main:
         inputs = progress(inputs, len(parts), "blocks")
     kept: Future | None = None
@@ -105,13 +107,13 @@ def _is_blank(image: Tensor) -> bool:
     return fill in (0, 255) and bool((image == fill).all())
 
 
-def _read(part: Part) -> tuple[np.ndarray, np.ndarray] | None:
+def _read(part: Part, ignore_blank: bool) -> tuple[np.ndarray, np.ndarray] | None:
     """The block's image and where it has data; None when its scene has failed."""
     plan, block = part
     if plan.failure.exists():
         return None
     try:
-        return read_window(plan.raster, *block.extent)
+        return read_block(plan.raster, block.extent, ignore_blank)
     except ValueError as error:
         plan.fail(str(error))
         return None

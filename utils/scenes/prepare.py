@@ -22,7 +22,7 @@ from utils.scenes.store import BlockStore
 #: Files of a folder that are looked at; a file that is named may be of any other kind.
 RASTERS = (*EXTENSIONS, ".vrt", ".jp2", ".img")
 #: Part of every fingerprint: to be raised when results change that settings do not show.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
