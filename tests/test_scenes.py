@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+import torch
 from rasterio.features import rasterize
+from torch import Tensor
 
 import inference
 import model
@@ -365,3 +367,29 @@ def test_blank_areas_without_a_nodata_value_have_no_data(workplace):
     found = band("out/mask/deep.tif")
     np.testing.assert_array_equal(found == 255, blank)
     np.testing.assert_array_equal(found == 1, ~blank & (deep[0] > 600))
+
+
+def test_an_answer_that_is_no_number_costs_its_image_alone(workplace, monkeypatch, capsys):
+    answer = BrightNet.forward_padded
+
+    def breaks_at_77(network: BrightNet, image: Tensor) -> Tensor:
+        broken = (image - (77 / 255 - 0.5)).abs().amax(dim=1, keepdim=True) < 1e-3
+        return answer(network, image).masked_fill(broken, torch.nan)
+
+    monkeypatch.setattr(BrightNet, "forward_padded", breaks_at_77)
+    mask, folder = road_mask(190, 200), Path("mixed")
+    folder.mkdir()
+    for name in ("a", "b_bad", "c"):
+        image = picture(mask)
+        if "bad" in name:
+            image[:, 100, 30] = 77
+        write_scene(folder / f"{name}.tif", image, **UTM)
+        cv2.imwrite(f"mixed/{name}_photo.png", image.transpose(1, 2, 0))
+    for _ in range(2):
+        assert infer("mixed", "inference.save_roads=false") == 1
+        told = [line for line in capsys.readouterr().err.splitlines() if "not a number" in line]
+        reason = "the model's answer is not a number: its weights are broken (bright.pth)"
+        assert sorted(told) == [f"b_bad: {reason}", f"b_bad_photo: {reason}"]
+        good = {"a.tif", "c.tif", "a_photo.png", "c_photo.png"}
+        assert set(os.listdir("out/mask")) == good
+        assert set(entries()) == {Path(name).stem for name in good}

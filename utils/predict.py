@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -103,12 +104,13 @@ def refuse_nan(probability: Tensor, amp_dtype: torch.dtype | None) -> None:
 
 
 @contextmanager
-def naming(image: str) -> Iterator[None]:
-    """Put the image's name before the message of a NonFinitePrediction."""
+def naming(image: str, weights: Path | None = None) -> Iterator[None]:
+    """Put the image's name before the message of a NonFinitePrediction, and the weights' after."""
     try:
         yield
     except NonFinitePrediction as error:
-        raise NonFinitePrediction(f"{image}: {error}") from error
+        behind = f" ({weights})" if weights else ""
+        raise NonFinitePrediction(f"{image}: {error}{behind}") from error
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class Predictor:
         `after_tiles` is told how many of how many tiles are done. Raises NonFinitePrediction with
         the image's name.
         """
-        with naming(name):
+        with naming(name, self.checkpoint):
             return predict(
                 self.model,
                 image,
@@ -87,7 +87,7 @@ class Predictor:
 
     def refuse_nan(self, name: str, probability: Tensor) -> None:
         """Raise NonFinitePrediction, with the image's name, when there is a NaN."""
-        with naming(name):
+        with naming(name, self.checkpoint):
             refuse_nan(probability, self._amp_dtype)
 
     @property

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.predict import NonFinitePrediction
 from utils.predictor import Predictor
 from utils.progress import progress
 from utils.scenes.blank import read_block
@@ -29,8 +30,8 @@ READERS = 2
 def predict_blocks(predictor: Predictor, parts: list[Part]) -> None:
     """Predict blocks and keep what the model says.
 
-    A block that cannot be read or kept costs a line, and its scene the rest of its blocks. Raises
-    NonFinitePrediction.
+    A block that cannot be read or kept, or whose prediction is not finite, costs a line, and its
+    scene the rest of its blocks.
     """
     read = partial(_read, ignore_blank=predictor.config.ignore_nodata)
     inputs = prefetch(read, parts, READERS)
@@ -40,13 +41,17 @@ def predict_blocks(predictor: Predictor, parts: list[Part]) -> None:
     grid_of, grid = None, None
     with predictor.mode(), ThreadPoolExecutor(1, "writer") as writer:
         for (plan, block), pixels in inputs:
-            if pixels is None:
+            if pixels is None or plan.failure.exists():
                 continue
             image, valid = pixels
             if grid_of is not plan:
                 grid_of, grid = plan, predictor.grid(plan.raster.grid_shape)
             probability = blend_block(predictor, grid, block, image, valid)
-            predictor.refuse_nan(plan.name, probability)
+            try:
+                predictor.refuse_nan(plan.name, probability)
+            except NonFinitePrediction as error:
+                plan.fail(str(error))
+                continue
             if kept is not None:
                 kept.result()  # one block waits to be written, not many
             kept = writer.submit(_keep, plan, block, probability.numpy(), valid)

@@ -34,8 +34,7 @@ def map_rasters(predictor: Predictor, asked: Asked, inputs: Sequence[tuple[str, 
     """Map rasters (name, path); 0 when all of them were, 1 when some could not be used.
 
     Every rank calls this. The work is divided at the start; from then on ranks wait for files,
-    never for each other, and a rank that dies leaves its part to the next start. Raises
-    NonFinitePrediction.
+    never for each other, and a rank that dies leaves its part to the next start.
     """
     ranks = predictor.ranks
     jobs = _prepared(predictor, asked, inputs)
