@@ -197,10 +197,11 @@ def refuse_empty_output(settings: Inference) -> None:
     """ValueError when the settings leave nothing to write of images without labels."""
     from utils.results import map_folders
 
-    if not map_folders(settings, labelled=False):
+    if not map_folders(settings, labelled=False) and not settings.writes_roads:
         raise ValueError(
             "--input would write nothing: set inference.save_outputs=true and "
-            "inference.save_binary_mask=true or inference.save_prob_map=true"
+            "inference.save_binary_mask=true, inference.save_prob_map=true or "
+            "inference.save_roads=true"
         )
 
 

@@ -369,6 +369,21 @@ def test_blank_areas_without_a_nodata_value_have_no_data(workplace):
     np.testing.assert_array_equal(found == 1, ~blank & (deep[0] > 600))
 
 
+def test_roads_alone_can_be_asked_for(workplace, capsys):
+    write_scene("scene.tif", picture(road_mask(130, 130)), **UTM)
+    cv2.imwrite("photo.png", np.zeros((70, 70, 3), np.uint8))
+    no_maps = "inference.save_binary_mask=false"
+    assert infer("scene.tif", no_maps) == 0
+    assert sorted(os.listdir("out")) == ["predictions.json", "roads"]
+    assert len(geopandas.read_file("out/roads/scene.gpkg")) > 4
+    assert infer("photo.png", no_maps) == 1
+    assert "photo.png: a photo has no road lines" in capsys.readouterr().err
+    for nothing in (["inference.save_roads=false", no_maps], ["inference.save_outputs=false"]):
+        with pytest.raises(SystemExit) as ended:
+            infer("scene.tif", *nothing)
+        assert ended.value.code == 2 and "would write nothing" in capsys.readouterr().err
+
+
 def test_an_answer_that_is_no_number_costs_its_image_alone(workplace, monkeypatch, capsys):
     answer = BrightNet.forward_padded
 

@@ -96,6 +96,10 @@ class Inference(Section):
     join_gap_m: Annotated[float, Field(gt=0)] | None = None  # longest gap that road lines bridge
     forward_args: dict[str, Any] = {}
 
+    @property
+    def writes_roads(self) -> bool:
+        return self.save_roads and self.save_outputs
+
 
 class TTA(Section):
     """Test-time augmentation: probabilities are averaged over views of the image."""

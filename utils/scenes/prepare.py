@@ -59,22 +59,27 @@ def prepare(
 
     ValueError, one line, when it cannot be used.
     """
+    settings = predictor.config.inference
+    folders = map_folders(settings, labelled=False)
     if is_photo(path):
         if asked.gsd is not None:
             raise ValueError(f"{path}: --gsd needs to know the pixel size: has no georeference")
+        if not folders:
+            raise ValueError(
+                f"{path}: a photo has no road lines: set inference.save_binary_mask=true or "
+                "inference.save_prob_map=true"
+            )
         notes = [f"{path}: --bands has no effect on a photo"] if asked.bands else []
         fingerprint = _fingerprint(predictor, path, weights_sha256)
         return Photo(asked.output, name, fingerprint, path), notes
     raster, notes = open_raster(path, asked.bands, asked.gsd)
-    settings = predictor.config.inference
-    folders = map_folders(settings, labelled=False)
     if "prob" in folders and settings.prob_map_format == "npy":
         notes.append(f"{path}: inference.prob_map_format=npy has no effect on a scene")
     grid = predictor.grid(raster.grid_shape)
     wanted = Wanted(
         mask="mask" in folders,
         probability="prob" in folders,
-        roads=settings.save_roads,
+        roads=settings.writes_roads,
         threshold=predictor.threshold,
         join_gap_m=settings.join_gap_m,
     )
