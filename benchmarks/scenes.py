@@ -145,7 +145,7 @@ def blocks(predictor: Predictor, folder: Path) -> None:
     """From the file to what the model says of it, on disk."""
     asked = Asked(folder / "blocks", None, None)
     plan, _ = prepare(predictor, asked, "scene", str(folder / "scene.tif"), "")
-    take_up(plan, plan.files().values())
+    take_up(plan, list(plan.files().values()))
     predict_blocks(predictor, [(plan, block) for block in plan.blocks])
     shutil.rmtree(folder / "blocks")
 

@@ -17,6 +17,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 import torch
 from rasterio.features import rasterize
@@ -167,12 +168,28 @@ def test_bands_and_16_bit(workplace):
     np.testing.assert_array_equal(band("out/mask/deep.tif") == 1, mask)
 
 
-def test_places_that_only_gdal_reaches(workplace):
+def test_places_that_only_gdal_reaches(workplace, capsys):
     mask = road_mask(130, 130)
     write_scene("inner.tif", picture(mask), **UTM)
     shutil.make_archive("packed", "zip", ".", "inner.tif")
-    assert infer("/vsizip/packed.zip/inner.tif") == 0
-    np.testing.assert_array_equal(band("out/mask/inner.tif") == 1, mask)
+    for again in ("", "changed is not known: delete out/mask/inner.tif to begin anew"):
+        assert infer("/vsizip/packed.zip/inner.tif") == 0
+        assert again in capsys.readouterr().err
+        np.testing.assert_array_equal(band("out/mask/inner.tif") == 1, mask)
+
+
+def test_the_files_behind_a_vrt_are_looked_at(workplace, capsys):
+    write_scene("inner.tif", picture(road_mask(100, 110)), **UTM)
+    rasterio.shutil.copy("inner.tif", "outer.vrt", driver="VRT")
+    nested = Path("outer.vrt").read_text().replace("inner.tif", "outer.vrt")
+    Path("outermost.vrt").write_text(nested)
+    for seed, is_done in ((0, False), (0, True), (1, False)):
+        mask = road_mask(100, 110, seed)
+        if not is_done:
+            write_scene("inner.tif", picture(mask), **UTM)
+        assert infer("outermost.vrt", "inference.save_roads=false") == 0
+        assert ("done already" in capsys.readouterr().err) == is_done
+        np.testing.assert_array_equal(band("out/mask/outermost.tif") == 1, mask)
 
 
 def test_bad_files_cost_a_line_each_and_leave_the_others(workplace, capsys):

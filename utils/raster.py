@@ -82,6 +82,21 @@ def is_virtual(path: str) -> bool:
     return path.startswith("/vsi") or "://" in path
 
 
+def source_files(path: str) -> list[str]:
+    """What a raster's pixels come from: the file, those beside it, and those that a VRT names.
+
+    What only GDAL can look at is named, and not looked into. ValueError when it cannot be opened.
+    """
+    found, ahead = {}, [path]
+    while ahead:
+        file = ahead.pop()
+        found[file] = None
+        if not is_virtual(file) and (file == path or file.lower().endswith(".vrt")):
+            with one_line_errors(file), rasterio.open(file) as source:
+                ahead += [other for other in source.files if other not in found]
+    return sorted(found)
+
+
 def is_photo(path: str) -> bool:
     """Whether this is a JPEG or PNG without georeference. ValueError when it cannot be opened."""
     with one_line_errors(path), rasterio.open(path) as source:

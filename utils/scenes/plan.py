@@ -127,6 +127,10 @@ class ScenePlan(Job):
     wanted: Wanted
     tags: tuple[tuple[str, str], ...]  # written into the GeoTIFFs
 
+    @property
+    def path(self) -> str:
+        return self.raster.path
+
     def lines_file(self, block: Block) -> Path:
         return self.work / "lines" / f"{block.name}.npz"
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from utils.files import atomic_path
 from utils.pairing import EXTENSIONS, find_images
 from utils.predictor import Predictor
-from utils.raster import is_photo, is_virtual, open_raster, raster_name
+from utils.raster import Raster, is_photo, is_virtual, open_raster, raster_name, source_files
 from utils.results import map_folders
 from utils.scenes.plan import BLOCK_PX, Job, ScenePlan, Wanted, plan_blocks
 from utils.scenes.store import BlockStore
@@ -75,7 +75,6 @@ def prepare(
     raster, notes = open_raster(path, asked.bands, asked.gsd)
     if "prob" in folders and settings.prob_map_format == "npy":
         notes.append(f"{path}: inference.prob_map_format=npy has no effect on a scene")
-    grid = predictor.grid(raster.grid_shape)
     wanted = Wanted(
         mask="mask" in folders,
         probability="prob" in folders,
@@ -83,13 +82,24 @@ def prepare(
         threshold=predictor.threshold,
         join_gap_m=settings.join_gap_m,
     )
-    plan = ScenePlan(
+    return _scene_plan(predictor, asked.output, name, raster, wanted, weights_sha256), notes
+
+
+def _scene_plan(
+    predictor: Predictor,
+    output: Path,
+    name: str,
+    raster: Raster,
+    wanted: Wanted,
+    weights_sha256: str,
+) -> ScenePlan:
+    grid = predictor.grid(raster.grid_shape)
+    result_of = BLOCK_PX, *astuple(wanted), str(raster)
+    return ScenePlan(
         raster=raster,
-        output=asked.output,
+        output=output,
         name=name,
-        fingerprint=_fingerprint(
-            predictor, path, weights_sha256, BLOCK_PX, *astuple(wanted), str(raster)
-        ),
+        fingerprint=_fingerprint(predictor, raster.path, weights_sha256, *result_of),
         blocks=plan_blocks(
             grid.tops,
             grid.lefts,
@@ -104,10 +114,9 @@ def prepare(
             ("THRESHOLD", f"{predictor.threshold:g}"),
         ),
     )
-    return plan, notes
 
 
-def take_up(job: Photo | ScenePlan, files: Iterable[Path]) -> tuple[set[str] | None, str | None]:
+def take_up(job: Photo | ScenePlan, files: Sequence[Path]) -> tuple[set[str] | None, str | None]:
     """Make the job's folder ready; the names of the blocks that are missing, and a note.
 
     Without blocks (None) the job is done already: an earlier run with the same fingerprint did
@@ -122,7 +131,7 @@ def take_up(job: Photo | ScenePlan, files: Iterable[Path]) -> tuple[set[str] | N
     job.failure.unlink(missing_ok=True)
     if entry is not None:
         job.finish(**entry)
-        return None, f"{job.name}: done already"
+        return None, f"{job.name}: done already{_not_looked_at(job, files[0])}"
     job.record.unlink(missing_ok=True)
     if isinstance(job, Photo):
         return set(), None
@@ -131,7 +140,16 @@ def take_up(job: Photo | ScenePlan, files: Iterable[Path]) -> tuple[set[str] | N
     done = len(job.blocks) - len(missing)
     if not done:
         return missing, None
-    return missing, f"{job.name}: goes on, {done}/{len(job.blocks)} blocks are there"
+    note = f"{job.name}: goes on, {done}/{len(job.blocks)} blocks are there"
+    return missing, note + _not_looked_at(job, job.work)
+
+
+def _not_looked_at(job: Photo | ScenePlan, result: Path) -> str:
+    """What to say of a result whose source may have changed since, and cannot tell."""
+    unseen = [file for file in source_files(job.path) if is_virtual(file)]
+    if not unseen:
+        return ""
+    return f"; whether {unseen[0]} has changed is not known: delete {result} to begin anew"
 
 
 def _finished_entry(job: Job) -> dict[str, Any] | None:
@@ -151,7 +169,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def _fingerprint(predictor: Predictor, path: str, weights_sha256: str, *other: Any) -> str:
     """Of all that the result depends on: weights, settings, and the input as it is now."""
     conditions = asdict(predictor.conditions(None)) | {"checkpoint": weights_sha256}
-    state = None if is_virtual(path) else os.stat(path)
+    states = [
+        (file, state.st_size, state.st_mtime_ns)
+        for file in source_files(path)
+        if not is_virtual(file)
+        for state in [os.stat(file)]
+    ]
     parts = [
         VERSION,
         conditions,
@@ -160,7 +183,7 @@ def _fingerprint(predictor: Predictor, path: str, weights_sha256: str, *other: A
         predictor.ranks.device.type,
         predictor.config.inference.model_dump(mode="json"),
         path,
-        state and (state.st_size, state.st_mtime_ns),
+        states,
         *other,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
