@@ -142,7 +142,7 @@ def test_the_lines_of_a_perfect_mask_lie_on_the_truth(workplace, real_data):
     assert 3.8 < roads.width_m.median() < 4.3
 
 
-def test_another_pixel_size_for_the_model(workplace):
+def test_another_pixel_size_for_the_model(workplace, capsys):
     mask = road_mask(240, 300, width_px=14)
     write_scene("fine.tif", picture(mask), **UTM)
     assert infer("fine.tif", "--gsd", "1.25", PROB) == 0
@@ -156,6 +156,10 @@ def test_another_pixel_size_for_the_model(workplace):
     off_m = shapely.hausdorff_distance(ours.geometry.union_all(), plain.geometry.union_all())
     assert off_m < 6 and ours.length_m.sum() == pytest.approx(plain.length_m.sum(), rel=0.05)
     assert json.loads(Path("out/predictions.json").read_text())["pixel_size"] == 1.25
+    assert entries()["fine"]["pixel_size_m"] == pytest.approx(1.25)
+    assert entries("plain")["fine"]["pixel_size_m"] == pytest.approx(0.5, rel=1e-3)
+    told = capsys.readouterr().out
+    assert "float32, pixel size 1.25 m" in told and "float32, each scene's own pixel size" in told
 
 
 def test_bands_and_16_bit(workplace):

@@ -103,7 +103,10 @@ class Predictor:
     def conditions(
         self, split: str | None, *, sweep: bool = False, pixel_size: float | None = None
     ) -> Conditions:
-        """What every report of these predictions names; `split` None: images without labels."""
+        """What every report of these predictions names; `split` None: images without labels.
+
+        Of these `pixel_size` is what all were resampled to, None when each kept its own.
+        """
         return Conditions(
             split=split,
             threshold=None if sweep else self.threshold,
@@ -114,7 +117,7 @@ class Predictor:
             arithmetic=str(self._amp_dtype or torch.float32).removeprefix("torch."),
             checkpoint=str(self.checkpoint),
             epoch=self.epoch,
-            pixel_size=pixel_size or self.config.pixel_size,
+            pixel_size=self.config.pixel_size if split else pixel_size,
             parameters=self._parameters(sweep) if split else {},
         )
 

@@ -30,7 +30,8 @@ class Conditions:
     arithmetic: str  # float32, or the type of autocast
     checkpoint: str
     epoch: int
-    pixel_size: float | None  # metres; None: not known, a pixel counts as one
+    # metres; None: not known, a pixel counts as one; of images without labels: each its own
+    pixel_size: float | None
     parameters: dict[str, Any] = field(default_factory=dict)  # of topology metrics
 
     def __str__(self) -> str:
@@ -38,10 +39,16 @@ class Conditions:
         first = (
             f"{self.split or 'images without labels'}, {threshold}({self.threshold_from}), "
             f"tiles of {self.tile} px, overlap {self.overlap:g}, TTA {'+'.join(self.tta)}, "
-            f"{self.arithmetic}, {pixel_size_text(self.pixel_size)}"
+            f"{self.arithmetic}, {self._pixel_size_text}"
         )
         lines = [first, f"{self.checkpoint}, epoch {self.epoch}"]
         return "\n".join(lines + parameter_lines(self.parameters))
+
+    @property
+    def _pixel_size_text(self) -> str:
+        if self.split is None and self.pixel_size is None:
+            return "each scene's own pixel size"
+        return pixel_size_text(self.pixel_size)
 
 
 def pixel_size_text(metres: float | None) -> str:

@@ -70,7 +70,7 @@ def finish(plan: ScenePlan) -> None:
         return
     with room_for(plan.work, plan.work / "room"):
         ready, road_share = assemble(plan)
-    entry = {"road_share": road_share}
+    entry = {"road_share": road_share, "pixel_size_m": plan.raster.pixel_size_m}
     if road_share is None:
         logger.warning("%s: has no data anywhere, and so has its mask", plan.raster.path)
     files = plan.files()
