@@ -34,6 +34,7 @@ from utils.config import load_config
 from utils.distributed import init
 from utils.predictor import Predictor
 from utils.scenes.blocks import predict_blocks
+from utils.scenes.predictions import Predictions
 from utils.scenes.prepare import Asked, prepare, take_up
 from utils.scenes.run import map_rasters
 
@@ -145,7 +146,7 @@ def blocks(predictor: Predictor, folder: Path) -> None:
     """From the file to what the model says of it, on disk."""
     asked = Asked(folder / "blocks", None, None)
     plan, _ = prepare(predictor, asked, "scene", str(folder / "scene.tif"), "")
-    take_up(plan, list(plan.files().values()))
+    take_up(plan, list(plan.files().values()), Predictions({}, {}))
     predict_blocks(predictor, [(plan, block) for block in plan.blocks])
     shutil.rmtree(folder / "blocks")
 

@@ -390,6 +390,50 @@ def test_blank_areas_without_a_nodata_value_have_no_data(workplace):
     np.testing.assert_array_equal(found == 1, ~blank & (deep[0] > 600))
 
 
+def test_an_output_folder_is_filled_by_several_commands(workplace, capsys):
+    no_roads = "inference.save_roads=false"
+    for name in ("a", "b", "c"):
+        write_scene(f"{name}.tif", picture(road_mask(70, 80)), **UTM)
+        assert infer(f"{name}.tif") == 0
+    cv2.imwrite("photo.png", np.zeros((70, 70, 3), np.uint8))
+    assert infer("photo.png") == 0
+    assert [*entries()] == ["a", "b", "c", "photo"]
+    assert entries()["a"]["files"] == ["mask/a.tif", "roads/a.gpkg", "roads/a.geojson"]
+    Path("out/mask/b.tif").unlink()  # its user moved it
+    capsys.readouterr()
+    assert infer("c.tif") == 0 and "c: done already" in capsys.readouterr().err
+    assert [*entries()] == ["a", "c", "photo"]
+
+    Path("out/roads/a.shp").touch()  # none of ours
+    assert infer("a.tif", no_roads) == 0
+    kept = {"a.shp", *(f"{name}.{suffix}" for name in "bc" for suffix in ("gpkg", "geojson"))}
+    assert {*os.listdir("out/roads")} == kept
+    assert [*entries()] == ["a", "c", "photo"]  # none of the report's conditions has changed
+    assert infer("a.tif", no_roads, "inference.threshold=0.3") == 0
+    assert [*entries()] == ["a"]
+    assert "2 results of other settings are no longer listed" in capsys.readouterr().err
+
+
+def test_results_of_other_pixels_do_not_stay_beside_a_failure(workplace):
+    for name in ("a", "b"):
+        write_scene(f"{name}.tif", picture(road_mask(70, 80)), **UTM)
+        assert infer(f"{name}.tif") == 0
+    content = Path("a.tif").read_bytes()
+    Path("a.tif").write_bytes(content[:-60])
+    assert infer("a.tif") == 1
+    assert [*entries()] == ["b"] and os.listdir("out/mask") == ["b.tif"]
+
+
+@pytest.mark.parametrize("content", ['{"images": [{"na', "[]", '{"images": [3, {}]}'])
+def test_a_damaged_list_of_results_is_begun_anew(workplace, capsys, content):
+    write_scene("a.tif", picture(road_mask(70, 80)), **UTM)
+    Path("out").mkdir()
+    Path("out/predictions.json").write_text(content)
+    assert infer("a.tif", "inference.save_roads=false") == 0
+    told = "out/predictions.json: is damaged, and begun anew" in capsys.readouterr().err
+    assert [*entries()] == ["a"] and told == ("3" not in content)
+
+
 def test_roads_alone_can_be_asked_for(workplace, capsys):
     write_scene("scene.tif", picture(road_mask(130, 130)), **UTM)
     cv2.imwrite("photo.png", np.zeros((70, 70, 3), np.uint8))

@@ -94,13 +94,6 @@ def write_scores(
         book.save(path)
 
 
-def write_predictions(
-    folder: Path, conditions: Conditions, entries: Sequence[dict[str, Any]]
-) -> None:
-    """Write predictions.json, for images without labels: no scores, but how they were made."""
-    write_json(folder / "predictions.json", asdict(conditions) | {"images": list(entries)})
-
-
 def score_table(results: Sequence[ImageResult], metrics: Sequence[str]) -> str:
     """The split's scores, each metric of the config by its main value, and what they leave out."""
     scores = score_split([result.scores for result in results])

@@ -68,9 +68,9 @@ def write_maps(
     probability: np.ndarray,
     target: np.ndarray | None,
     settings: Inference,
-) -> None:
+) -> list[Path]:
     """Write mask/NAME.png (0 and 255), prob/NAME.png (0..255) or .npy (float32), and
-    error_map/NAME.png where there is a label, as `inference.save_...` asks."""
+    error_map/NAME.png where there is a label, as `inference.save_...` asks; what was written."""
     files = map_files(folder, result.name, settings, labelled=target is not None)
     if "mask" in files:
         _write(files["mask"], result.mask_png)
@@ -82,6 +82,7 @@ def write_maps(
     if "error_map" in files:
         errors = error_map(result.mask, target)[..., ::-1]  # RGB -> BGR
         _write(files["error_map"], encoded(".png", errors))
+    return list(files.values())
 
 
 def worst_median_best(results: Sequence[ImageResult]) -> list[tuple[str, int]]:

@@ -86,6 +86,6 @@ def finish(plan: ScenePlan) -> None:
     for kind, path in ready.items():
         files[kind].parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, files[kind])
-    plan.finish(**entry)
+    plan.finish(**entry, files=plan.listed(files.values()))
     for folder in ("blocks", "lines"):
         shutil.rmtree(plan.work / folder, ignore_errors=True)

@@ -25,5 +25,5 @@ def map_photo(predictor: Predictor, photo: Photo) -> None:
     if predictor.config.ignore_nodata:
         probability = np.where(valid, probability, 0)
     result = image_result(photo.name, probability, predictor.scoring, None)
-    write_maps(photo.output, result, probability, None, settings)
-    photo.finish(road_share=result.road_share)
+    files = write_maps(photo.output, result, probability, None, settings)
+    photo.finish(road_share=result.road_share, files=photo.listed(files))

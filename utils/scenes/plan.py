@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,9 +107,14 @@ class Job:
         return self.work / "failed"
 
     def finish(self, **entry: Any) -> None:
+        """Note that the work is done, and what there is to say of it."""
         entry = {"name": self.name, "fingerprint": self.fingerprint, **entry}
         with atomic_path(self.record) as path:
             path.write_text(json.dumps(entry), encoding="utf-8")
+
+    def listed(self, files: Iterable[Path]) -> list[str]:
+        """Files of the output folder as an entry names them."""
+        return [file.relative_to(self.output).as_posix() for file in files]
 
     def fail(self, message: str) -> None:
         """Note that the work cannot be done, and say why if nobody has."""

@@ -17,6 +17,7 @@ from utils.predictor import Predictor
 from utils.raster import Raster, is_photo, is_virtual, open_raster, raster_name, source_files
 from utils.results import map_folders
 from utils.scenes.plan import BLOCK_PX, Job, ScenePlan, Wanted, plan_blocks
+from utils.scenes.predictions import Predictions, read_object, remove_results
 from utils.scenes.store import BlockStore
 
 #: Files of a folder that are looked at; a file that is named may be of any other kind.
@@ -116,15 +117,22 @@ def _scene_plan(
     )
 
 
-def take_up(job: Photo | ScenePlan, files: Sequence[Path]) -> tuple[set[str] | None, str | None]:
+def take_up(
+    job: Photo | ScenePlan, files: Sequence[Path], earlier: Predictions
+) -> tuple[set[str] | None, str | None]:
     """Make the job's folder ready; the names of the blocks that are missing, and a note.
 
     Without blocks (None) the job is done already: an earlier run with the same fingerprint did
-    it, and `files` are there. What was begun with other settings is dropped.
+    it, and `files` are there. What was begun or done with other settings is dropped, so that
+    nothing old stays beside what is new.
     """
-    entry = _finished_entry(job) if all(file.exists() for file in files) else None
+    entry = _finished_entry(job, earlier) if all(file.exists() for file in files) else None
     begun = job.work / "fingerprint.txt"
-    if not begun.is_file() or begun.read_text(encoding="utf-8") != job.fingerprint:
+    before = begun.read_text(encoding="utf-8") if begun.is_file() else None
+    listed = earlier.entries.get(job.name, {}).get("fingerprint")
+    if entry is None and {before, listed} - {None, job.fingerprint}:
+        remove_results(job.output, job.name)
+    if before != job.fingerprint:
         shutil.rmtree(job.work, ignore_errors=True)
         with atomic_path(begun) as path:
             path.write_text(job.fingerprint, encoding="utf-8")
@@ -152,18 +160,12 @@ def _not_looked_at(job: Photo | ScenePlan, result: Path) -> str:
     return f"; whether {unseen[0]} has changed is not known: delete {result} to begin anew"
 
 
-def _finished_entry(job: Job) -> dict[str, Any] | None:
+def _finished_entry(job: Job, earlier: Predictions) -> dict[str, Any] | None:
     """What an earlier run reported of this job."""
-    report = read_json(job.output / "predictions.json") or {}
-    for entry in (read_json(job.record), *report.get("images", [])):
-        if entry and (entry["name"], entry.get("fingerprint")) == (job.name, job.fingerprint):
+    for entry in (read_object(job.record), earlier.entries.get(job.name)):
+        if entry and entry.get("fingerprint") == job.fingerprint:
             return {key: entry[key] for key in entry if key not in ("name", "fingerprint")}
     return None
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """What is in the file; None without one."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _fingerprint(predictor: Predictor, path: str, weights_sha256: str, *other: Any) -> str:

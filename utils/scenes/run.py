@@ -12,13 +12,13 @@ from pathlib import Path
 from utils.distributed import gather_in_order
 from utils.files import remove_leftovers, sha256
 from utils.predictor import Predictor
-from utils.reports import write_predictions
 from utils.results import map_files, map_folders
 from utils.scenes.blocks import predict_blocks
 from utils.scenes.finish import finish_in_background, finish_scenes
 from utils.scenes.photos import map_photo
 from utils.scenes.plan import Job, ScenePlan, work_folder
-from utils.scenes.prepare import Asked, Photo, prepare, read_json, take_up
+from utils.scenes.predictions import FILE, read_object, read_predictions, write_predictions
+from utils.scenes.prepare import Asked, Photo, prepare, take_up
 from utils.scenes.store import SceneFailed, wait_for
 
 logger = logging.getLogger(__name__)
@@ -67,12 +67,15 @@ def _prepared(predictor: Predictor, asked: Asked, inputs: Sequence[tuple[str, st
             _left(asked.output, rank).unlink(missing_ok=True)
         for kind in ("", *map_folders(predictor.config.inference, labelled=False)):
             remove_leftovers(asked.output / kind)
+        if (asked.output / FILE).exists() and read_object(asked.output / FILE) is None:
+            logger.warning("%s: is damaged, and begun anew", asked.output / FILE)
     weights_sha256 = sha256(predictor.checkpoint)
+    earlier = read_predictions(asked.output)
     for index in predictor.share(len(inputs), "looking at inputs"):
         own[index] = None
         try:
             job, notes = prepare(predictor, asked, *inputs[index], weights_sha256)
-            missing, note = take_up(job, _files(predictor, job))
+            missing, note = take_up(job, _files(predictor, job), earlier)
         except (ValueError, OSError) as error:
             logger.error("%s", error)
             continue
@@ -114,17 +117,19 @@ def _conclude(predictor: Predictor, asked: Asked, jobs: list[Job], num_inputs: i
             wait_for(job.record, job)
         except SceneFailed:
             continue
-        entries.append(read_json(job.record))
+        entries.append(read_object(job.record))
     for rank in range(predictor.ranks.world):
         wait_for(_left(asked.output, rank))
     done = {entry["name"] for entry in entries}
+    conditions = predictor.conditions(None, pixel_size=asked.gsd)
+    num_left_out = write_predictions(asked.output, conditions, entries)
+    if num_left_out:
+        logger.warning("%s: %d results of other settings are no longer listed", FILE, num_left_out)
     if entries:
-        conditions = predictor.conditions(None, pixel_size=asked.gsd)
-        write_predictions(asked.output, conditions, entries)
         files = [file for job in jobs if job.name in done for file in _files(predictor, job)]
         folders = dict.fromkeys(file.parent.name for file in files)
         print(conditions)
-        print(f"{asked.output}/: {', '.join(['predictions.json', *folders])}")
+        print(f"{asked.output}/: {', '.join([FILE, *folders])}")
     for job in jobs:
         if job.name in done:
             shutil.rmtree(job.work, ignore_errors=True)
