@@ -220,6 +220,10 @@ def test_bad_files_cost_a_line_each_and_leave_the_others(workplace, capsys):
         *("rotated.tif", "no_crs.tif", "one_band.tif", "all_nodata.tif"),
         *("truncated.tif", "empty.tif", "corrupt.tif"),
     }
+    told = "\n".join(lines)
+    for name in ("truncated", "corrupt"):
+        assert f"mixed/{name}.tif: is truncated or damaged (GDAL: " in told
+    assert "mixed/empty.tif: is empty" in lines
     usable = {"good", "rotated", "no_crs", "one_band", "all_nodata"}
     assert set(entries()) == usable == {path.stem for path in Path("out/mask").iterdir()}
     for name in usable - {"all_nodata"}:
@@ -435,12 +439,13 @@ def test_a_damaged_list_of_results_is_begun_anew(workplace, capsys, content):
 
 
 def test_roads_alone_can_be_asked_for(workplace, capsys):
-    write_scene("scene.tif", picture(road_mask(130, 130)), **UTM)
+    write_scene("scene.tif", picture(np.arange(130)[:, None].repeat(90, 1) // 10 == 6), **UTM)
     cv2.imwrite("photo.png", np.zeros((70, 70, 3), np.uint8))
     no_maps = "inference.save_binary_mask=false"
     assert infer("scene.tif", no_maps) == 0
     assert sorted(os.listdir("out")) == ["predictions.json", "roads"]
-    assert len(geopandas.read_file("out/roads/scene.gpkg")) > 4
+    assert len(geopandas.read_file("out/roads/scene.gpkg")) == 1
+    assert "scene: 1 road, " in capsys.readouterr().err
     assert infer("photo.png", no_maps) == 1
     assert "photo.png: a photo has no road lines" in capsys.readouterr().err
     for nothing in (["inference.save_roads=false", no_maps], ["inference.save_outputs=false"]):

@@ -9,7 +9,7 @@ import os
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -135,7 +135,20 @@ def one_line_errors(path: Path | str) -> Iterator[None]:
             raise  # one of ours
         cause = error.__cause__ or error  # GDAL's reason is behind rasterio's "Read failed"
         reason = str(cause).replace("\n", " ").strip() or type(cause).__name__
-        raise ValueError(f"{path}: cannot be read as an image: {reason}") from error
+        raise ValueError(f"{path}: {_trouble(Path(path), error, reason)}") from error
+
+
+def _trouble(path: Path, error: Exception, reason: str) -> str:
+    """What is wrong with a file: GDAL's reasons name what it did, not what happened to the file."""
+    start = None
+    if path.is_file():
+        with suppress(OSError), open(path, "rb") as file:
+            start = file.read(len(_TIFF[0]))
+    if start == b"":
+        return "is empty"
+    if start in _TIFF and isinstance(error, RasterioError) and "codec" not in reason:
+        return f"is truncated or damaged (GDAL: {reason})"
+    return f"cannot be read as an image: {reason}"
 
 
 def _kind(path: Path) -> str:

@@ -82,7 +82,8 @@ def finish(plan: ScenePlan) -> None:
         write_roads(frame, ready["gpkg"], ready["geojson"])
         length, total = frame.columns[0], float(frame.iloc[:, 0].sum())
         entry |= {"roads": len(frame), f"total_{length}": round(total, 2)}
-        logger.info("%s: %d roads, %.0f %s", plan.name, len(frame), total, length[-2:].strip("_"))
+        roads = "1 road" if len(frame) == 1 else f"{len(frame)} roads"
+        logger.info("%s: %s, %.0f %s", plan.name, roads, total, length[-2:].strip("_"))
     for kind, path in ready.items():
         files[kind].parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, files[kind])
