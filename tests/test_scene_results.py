@@ -19,6 +19,7 @@ from torch import Tensor
 from tests.bright_net import BrightNet
 from tests.scene_files import UTM, picture, road_mask, write_scene
 from tests.test_scenes import PROB, band, entries, infer, workplace  # noqa: F401
+from utils.scenes.plan import ScenePlan
 
 
 def test_places_that_only_gdal_reaches(workplace, capsys):  # noqa: F811
@@ -101,6 +102,24 @@ def test_an_output_folder_is_filled_by_several_commands(workplace, capsys):  # n
     assert infer("a.tif", no_roads, "inference.threshold=0.3") == 0
     assert [*entries()] == ["a"]
     assert "2 results of other settings are no longer listed" in capsys.readouterr().err
+
+
+def test_a_result_is_not_believed_when_other_settings_were_begun(workplace, capsys):  # noqa: F811
+    mask = road_mask(70, 80)
+    write_scene("a.tif", picture(mask), **UTM)
+    assert infer("a.tif") == 0
+    threshold = "inference.threshold=0.9999999"
+
+    def ends(*_, **__):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScenePlan, "finish", ends)
+        with pytest.raises(KeyboardInterrupt):
+            infer("a.tif", threshold)
+    assert not (band("out/mask/a.tif") == 1).any() and [*entries()] == ["a"]
+    assert infer("a.tif") == 0 and "done already" not in capsys.readouterr().err
+    np.testing.assert_array_equal(band("out/mask/a.tif") == 1, mask)
 
 
 def test_results_of_other_pixels_do_not_stay_beside_a_failure(workplace):  # noqa: F811

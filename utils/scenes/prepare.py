@@ -126,9 +126,12 @@ def take_up(
     it, and `files` are there. What was begun or done with other settings is dropped, so that
     nothing old stays beside what is new.
     """
-    entry = _finished_entry(job, earlier) if all(file.exists() for file in files) else None
     begun = job.work / "fingerprint.txt"
     before = begun.read_text(encoding="utf-8") if begun.is_file() else None
+    entry = None
+    # what was begun with other settings since may have put its own files there
+    if before in (None, job.fingerprint) and all(file.exists() for file in files):
+        entry = _finished_entry(job, earlier)
     listed = earlier.entries.get(job.name, {}).get("fingerprint")
     if entry is None and {before, listed} - {None, job.fingerprint}:
         remove_results(job.output, job.name)
@@ -174,7 +177,7 @@ def _fingerprint(predictor: Predictor, path: str, weights_sha256: str, *other: A
     states = [
         (file, state.st_size, state.st_mtime_ns)
         for file in source_files(path)
-        if not is_virtual(file)
+        if not is_virtual(file) and os.path.exists(file)
         for state in [os.stat(file)]
     ]
     parts = [

@@ -124,7 +124,8 @@ def _conclude(predictor: Predictor, asked: Asked, jobs: list[Job], num_inputs: i
     conditions = predictor.conditions(None, pixel_size=asked.gsd)
     num_left_out = write_predictions(asked.output, conditions, entries)
     if num_left_out:
-        logger.warning("%s: %d results of other settings are no longer listed", FILE, num_left_out)
+        text = "%s: %d results of other settings are no longer listed"
+        logger.warning(text, asked.output / FILE, num_left_out)
     if entries:
         files = [file for job in jobs if job.name in done for file in _files(predictor, job)]
         folders = dict.fromkeys(file.parent.name for file in files)
