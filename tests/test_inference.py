@@ -84,6 +84,7 @@ def test_every_report_names_its_conditions(workplace):
     report = read_json("results/run/metrics.json")
     scores = ("images", "overall", "curve")
     named = {key: value for key, value in report.items() if key not in scores}
+    assert len(named.pop("weights_sha256")) == 64
     assert named == {
         "split": "val",
         "threshold": 0.4,
