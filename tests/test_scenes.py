@@ -315,8 +315,8 @@ def test_memory_does_not_grow_with_the_scene(workplace, monkeypatch):
         return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
     small_mb = peak_mb("small")
-    # Its pixels would take 95 MB, their blend 127 MB more; GDAL may cache the mask's 32 MB, and what
-    # the first scene of a process loads stays.
+    # Its pixels would take 95 MB, their blend 127 MB more. GDAL may cache the mask's 32 MB, and
+    # what the first scene of a process loads stays.
     assert peak_mb("large") < small_mb + 130
     mask = band("out/mask/large.tif")
     assert (mask != 255).sum() == 200 * 300 and (mask == 1).any()
