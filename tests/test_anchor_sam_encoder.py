@@ -123,6 +123,7 @@ def test_a_missing_file_says_how_to_get_it(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=r"download\.bash sam2\.1_hiera_tiny\.pt") as error:
             HieraEncoder("tiny").load_pretrained(absent)
         assert str(error.value).count("download.bash") == 1
+        assert str(error.value).endswith(", or set pretrained_weights_path: null")
 
 
 def test_a_truncated_file_is_refused(tmp_path, tiny_checkpoint):

@@ -141,7 +141,10 @@ class HieraEncoder(nn.Module):
             file = f"sam2.1_hiera_{self.model_size}.pt"
             command = f"`bash pretrain_weight/download.bash {file}`"
             hint = "" if command in str(error) else f"; this size takes {file}, from {command}"
-            raise ValueError(f"model_size {self.model_size!r}: {error}{hint}") from None
+            raise ValueError(
+                f"model_size {self.model_size!r}: {error}{hint}, or set "
+                "pretrained_weights_path: null"
+            ) from None
 
 
 def checkpoint_blocks(trunk: Hiera) -> None:

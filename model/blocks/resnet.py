@@ -38,7 +38,7 @@ class ResNetEncoder(nn.Module):
         )
         resnet.fc = nn.Identity()
         if pretrained:
-            load_weights(resnet, network, drop=("fc.",))
+            _load_pretrained(resnet, network)
         if n_channels != 3:
             resnet.conv1 = _stem_for(n_channels, resnet.conv1 if pretrained else None)
         self.stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu)
@@ -56,6 +56,13 @@ class ResNetEncoder(nn.Module):
             x = stage(x)
             features.append(x)
         return features
+
+
+def _load_pretrained(resnet: nn.Module, network: str) -> None:
+    try:
+        load_weights(resnet, network, drop=("fc.",))
+    except ValueError as error:
+        raise ValueError(f"{error}, or set pretrained: false") from None
 
 
 def _stem_for(n_channels: int, rgb: nn.Conv2d | None) -> nn.Conv2d:
