@@ -100,6 +100,30 @@ def test_deeplab(built):
     assert dropped == [0.5, 0.5, 0.1]
 
 
+@pytest.mark.parametrize(("output_stride", "rates"), [(16, (6, 12, 18)), (8, (12, 24, 36))])
+def test_deeplabs_pyramid(monkeypatch, output_stride, rates):
+    class Narrow(Maps):
+        def __init__(self, network: str, **_: object) -> None:
+            super().__init__(network)
+            self.channels = (8, 8, 8, 8, 8)
+
+    monkeypatch.setattr(deeplabv3plus, "ResNetEncoder", Narrow)
+    network = deeplabv3plus.DeepLabV3Plus(pretrained=False, output_stride=output_stride)
+    pyramid = scrambled(network.aspp)
+
+    def step(x: Tensor, layers: nn.Sequential, first: int = 0, **options: int) -> Tensor:
+        layer, norm = layers[first], layers[first + 1]
+        return relu(batch_norm(conv(x, layer, bias=False, **options), norm))
+
+    x = random_map(1, 8, 38, 5)  # the farthest taps of the largest rate lie on it
+    point, *dilated, pooled = pyramid.convs
+    levels = [step(x, point)]
+    for rate, level in zip(rates, dilated, strict=True):
+        levels.append(step(x, level, padding=rate, dilation=rate))
+    levels.append(step(x.mean((2, 3), keepdim=True), pooled, 1).expand_as(levels[0]))
+    torch.testing.assert_close(pyramid(x), step(torch.cat(levels, 1), pyramid.project))
+
+
 def test_afdanet(built):
     network = built(afdanet, "AFDANet")
     logits, (e0, e1, e2, e3, e4) = run(network)
@@ -158,9 +182,17 @@ def test_cmtfnet(built):
     p1 = network.fuse1(q, e1)
     at_full_size = F.interpolate(network.head(p1), (64, 64), mode="bilinear", align_corners=False)
     assert_same(logits, at_full_size)
-    for block, dilations in ((network.block4, (1, 3, 5)), (network.block2, (5, 7, 9))):
-        branches = block.attention[0].multi_scale.branches
-        assert tuple(branch[0].dilation[0] for branch in branches) == dilations
+    x = random_map(1, 128, 12, 12)
+    for part, dilations in (
+        (network.block4.attention[0], (1, 3, 5)),
+        (network.block3.attention[0], (3, 5, 7)),
+        (network.block2.attention[0], (5, 7, 9)),
+        (network.head, (7, 9, 11)),
+    ):
+        for d, (depthwise, *_) in zip(dilations, part.multi_scale.branches, strict=True):
+            groups = len(depthwise.weight)
+            expected = conv(x[:, :groups], depthwise, padding=d, dilation=d, groups=groups)
+            assert_same(depthwise(x[:, :groups]), expected)
 
 
 def test_strip_unet(built):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 
@@ -170,7 +171,10 @@ def test_context_perception_weighs_places_and_channels_by_sigmoids():
     nn.init.normal_(part.dependence.bias, 2.0)  # far from where a sigmoid is a line
     x = torch.randn(2, 16, 8, 8)
     with torch.no_grad():
-        near = [torch.relu(conv(x)) for conv in part.local]
+        near = [
+            torch.relu(F.conv2d(x, conv.weight, conv.bias, padding=d, dilation=d))
+            for conv, d in zip(part.local, (1, 3, 5, 7), strict=True)
+        ]
         branches = [
             join(a + torch.relu(windows(a)))
             for a, windows, join in zip(near, part.windows, part.join, strict=True)
