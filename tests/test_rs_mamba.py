@@ -79,6 +79,11 @@ def test_one_width_doubles_from_stage_to_stage(network):
         {"dims": [8, 16]},
         {"depths": [1, 1]},
         {"ssm_conv": 4},
+        {"ssm_dt_rank": -3},
+        {"dims": 0},
+        {"dims": [1, 8, 8, 8]},
+        {"ssm_ratio": 0.001},
+        {"mlp_ratio": 0.001},
     ],
 )
 def test_what_is_not_offered_is_refused(args):
@@ -86,19 +91,31 @@ def test_what_is_not_offered_is_refused(args):
         RSM_SS(**TINY | args)
 
 
-def test_numbers_out_of_range_are_told_together():
+def test_mistakes_are_told_together_once_each():
     wrong = ["ssm_d_state=0", "dims=wide", "depths=[2, 2, 9, 0]", "drop_path_rate=1.0"]
+    wrong += ["ssm_dt_rank=-3", "ssm_conv=4"]
+    problems = problems_of(wrong)
+    assert len(problems) == len(wrong)
+    for override in wrong:
+        assert any(line.startswith(override.partition("=")[0]) for line in problems)
+    assert not any("constrained" in line for line in problems)
+    assert problems_of(["dims=[8, 16]", "depths=[2, 2]", "ssm_dt_rank=full"]) == [
+        "depths: four entries, one a stage, got [2, 2]",
+        "dims: four entries, one a stage, got [8, 16]",
+        "ssm_dt_rank: should be 'auto' or an integer greater than 0, got 'full'",
+    ]
+
+
+def problems_of(overrides: list[str]) -> list[str]:
     with pytest.raises(ConfigError) as error:
         load_config(
             ROOT / "config" / "RS_Mamba_SS.yaml",
-            [f"model_args.{override}" for override in wrong],
+            [f"model_args.{override}" for override in overrides],
             model_names=model.list_models(),
             model_class=model.model_class,
             warn=pytest.fail,
         )
-    for override in wrong:
-        assert f"  model_args.{override.partition('=')[0]}" in str(error.value)
-    assert "constrained" not in str(error.value)
+    return sorted(line.removeprefix("model_args.") for line in error.value.problems)
 
 
 def scan_places(H: int, W: int) -> list[list[tuple[int, int]]]:

@@ -8,13 +8,13 @@ arXiv:2401.10166. Trained from scratch. Cost is linear in the number of pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
 from timm.layers import DropPath, LayerNorm2d, Mlp, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -26,6 +26,39 @@ from model.ops.selective_scan import selective_scan
 ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}
 Activation = Literal["silu", "gelu", "relu"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+def one_a_stage(values: Sequence[int]) -> Sequence[int]:
+    if len(values) != 4:
+        raise ValueError(f"four entries, one a stage, got {list(values)}")
+    return values
+
+
+def stage_widths(dims: Any) -> Any:
+    """A single number becomes that of the first stage, and doubles from stage to stage."""
+    if not isinstance(dims, int):
+        return dims
+    if dims < 1:
+        raise ValueError(f"should be greater than 0, got {dims}")
+    return [dims * 2**i for i in range(4)]
+
+
+def known_rank(rank: Any) -> Any:
+    if rank != "auto" and not (isinstance(rank, int) and rank > 0):
+        raise ValueError(f"should be 'auto' or an integer greater than 0, got {rank!r}")
+    return rank
+
+
+def odd_side(side: int) -> int:
+    if side % 2 == 0:
+        raise ValueError(f"{side} is even, a size-preserving kernel is odd")
+    return side
+
+
+Depths = Annotated[Sequence[PositiveInt], AfterValidator(one_a_stage)]
+Widths = Annotated[Depths, BeforeValidator(stage_widths)]
+Rank = Annotated[PositiveInt | Literal["auto"], BeforeValidator(known_rank)]
+Side = Annotated[PositiveInt, AfterValidator(odd_side)]
 
 
 class OmniStateSpace(nn.Module):
@@ -139,8 +172,8 @@ class RSM_SS(RoadModel):
     `depths` their blocks. `use_checkpoint` recomputes blocks in the backward pass. The arguments
     with a single allowed value are switches of ablations that this network does not include.
 
-    Raises ValueError for other values of these, for `dims` or `depths` that are not four, and for
-    an even `ssm_conv`.
+    Raises ValueError for other values of these, for `dims` or `depths` that are not four, for an
+    even `ssm_conv`, and for `dims` and ratios that leave a layer without channels.
     """
 
     stride: ClassVar[int] = 32
@@ -154,13 +187,13 @@ class RSM_SS(RoadModel):
         patch_size: Literal[4] = 4,
         in_chans: PositiveInt = 3,
         num_classes: PositiveInt = 1,
-        depths: Sequence[PositiveInt] = (2, 2, 9, 2),
-        dims: PositiveInt | Sequence[PositiveInt] = (96, 192, 384, 768),
+        depths: Depths = (2, 2, 9, 2),
+        dims: Widths = (96, 192, 384, 768),
         ssm_d_state: PositiveInt = 16,
         ssm_ratio: PositiveFloat = 2.0,
-        ssm_dt_rank: PositiveInt | Literal["auto"] = "auto",
+        ssm_dt_rank: Rank = "auto",
         ssm_act_layer: Activation = "silu",
-        ssm_conv: PositiveInt = 3,
+        ssm_conv: Side = 3,
         ssm_conv_bias: bool = True,
         ssm_drop_rate: Rate = 0.0,
         ssm_init: Literal["v0"] = "v0",
@@ -176,11 +209,11 @@ class RSM_SS(RoadModel):
         super().__init__()
         _check_only(patch_size=(patch_size, 4), ssm_init=(ssm_init, "v0"))
         _check_only(forward_type=(forward_type, "v2"), norm_layer=(norm_layer, "LN"))
-        dims = [dims * 2**i for i in range(4)] if isinstance(dims, int) else list(dims)
-        if len(dims) != 4 or len(depths) != 4:
-            raise ValueError(f"dims and depths have four entries, one a stage: {dims}, {depths}")
-        if ssm_conv % 2 == 0:
-            raise ValueError(f"ssm_conv: {ssm_conv} is even, a size-preserving kernel is odd")
+        dims = _checked("dims", one_a_stage, _checked("dims", stage_widths, dims))
+        _checked("depths", one_a_stage, depths)
+        _checked("ssm_conv", odd_side, ssm_conv)
+        _checked("ssm_dt_rank", known_rank, ssm_dt_rank)
+        _check_widths(dims, ssm_ratio=ssm_ratio, mlp_ratio=mlp_ratio)
         state_space = {
             "d_state": ssm_d_state,
             "ratio": ssm_ratio,
@@ -238,6 +271,25 @@ def _check_only(**given_and_allowed: tuple[object, object]) -> None:
     for name, (given, allowed) in given_and_allowed.items():
         if given != allowed:
             raise ValueError(f"{name}: {given!r} is not offered, only {allowed!r}")
+
+
+def _checked(name: str, check: Callable[[Any], Any], value: Any) -> Any:
+    """What `check` makes of the argument; its mistakes begin with the name."""
+    try:
+        return check(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _check_widths(dims: Sequence[int], **ratios: float) -> None:
+    problems = ["dims: the first stage has two channels or more, got 1"] if dims[0] < 2 else []
+    problems += [
+        f"{name}: {ratio:g} times the {min(dims)} channels of a stage leaves none"
+        for name, ratio in ratios.items()
+        if int(ratio * min(dims)) < 1
+    ]
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 def _init_linear(module: nn.Module) -> None:
