@@ -7,7 +7,7 @@ import ctypes
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -17,6 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from utils.arguments import ArgumentParser
 from utils.files import write_json
 
 Work = Callable[[], object]
@@ -29,7 +30,9 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 def add_settings(parser: argparse.ArgumentParser, rounds: int) -> None:
     """The arguments of every benchmark."""
     add_device(parser)
-    parser.add_argument("--rounds", type=int, default=rounds, help="of which medians are taken")
+    parser.add_argument(
+        "--rounds", type=positive, default=rounds, help="of which medians are taken"
+    )
     parser.add_argument(
         "--clock",
         default="wall",
@@ -38,6 +41,12 @@ def add_settings(parser: argparse.ArgumentParser, rounds: int) -> None:
         "(with OMP_WAIT_POLICY=PASSIVE, so that waiting threads do not count)",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="the results as JSON")
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -49,9 +58,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", type=present, choices=["cpu", "cuda"])
 
 
-def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+def parsed(parser: ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments that `add_settings` and others have added."""
-    args = parser.parse_args()
+    args = parser.read(argv)
     if args.device == "cuda" and args.clock == "cpu":
         parser.error("--clock cpu: it does not see what a GPU computes")
     return args
@@ -143,7 +152,11 @@ def describe(device: str) -> str:
     return f"{facts['device']}, {facts['threads']} threads, PyTorch {facts['torch']}"
 
 
-def write_results(path: Path | None, results: dict[str, Any]) -> None:
-    if path is not None:
-        write_json(path, results)
-        print(f"written: {path}")
+def write_results(args: argparse.Namespace, results: dict[str, Any]) -> None:
+    """Write the results beside the settings and the machine that they depend on, if asked for."""
+    if args.output is None:
+        return
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    facts = {"settings": settings, "machine": machine(args.device)}
+    write_json(args.output, facts | results)
+    print(f"written: {args.output}")

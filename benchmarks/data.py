@@ -18,7 +18,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -33,14 +33,14 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 import albumentations as A
 from albumentations.pytorch import ToTensorV2
 
-from benchmarks.alternating import add_device, machine, synchronise, write_results
+from benchmarks.alternating import add_device, positive, synchronise, write_results
 from model.base import IMAGENET, normalise
+from utils.arguments import ArgumentParser
 from utils.augment import Augment
 from utils.dataset import IGNORE, TrainCrops, find_pairs, to_sample
-from utils.decoding import Crop, decode
-from utils.imageio import read_label, read_size
+from utils.decoding import Crop
+from utils.imageio import read_image_and_valid, read_label, read_size
 from utils.memory import keep_freed_memory
-from utils.nodata import blank_areas
 from utils.pairing import Pair, listed
 from utils.schema import Augmentation
 from utils.synthetic.scene import draw_scene
@@ -50,18 +50,18 @@ SCENES = 3
 BATCH_SIZE, BATCHES = 4, 10  # that go to the device
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = ArgumentParser(__doc__)
     parser.add_argument(
         "--split", type=Path, help=f"ROOT/DATASET/SPLIT (default: {SCENES} procedural scenes)"
     )
-    parser.add_argument("--size", type=int, default=1024, help="of the crops (default 1024)")
-    parser.add_argument("--samples", type=int, default=60, help="of each pipeline (default 60)")
+    parser.add_argument("--size", type=positive, default=1024, help="of the crops (default 1024)")
+    parser.add_argument(
+        "--samples", type=positive, default=60, help="of each pipeline (default 60)"
+    )
     add_device(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
-    return parser.parse_args()
+    return parser.read(argv)
 
 
 def procedural_split(folder: Path) -> Path:
@@ -126,21 +126,17 @@ def compare(pairs: list[Pair], size: int, samples: int) -> dict[str, list[float]
 def stages(pairs: list[Pair], size: int, samples: int) -> dict[str, float]:
     """Mean times of the parts of our samples, in milliseconds."""
     augment, rng = Augment(Augmentation()), np.random.default_rng(0)
-    total = dict.fromkeys(
-        ("decode and crop", "pixels without data", "label", "augment", "tensor"), 0.0
-    )
+    total = dict.fromkeys(("image and pixels without data", "label", "augment", "tensor"), 0.0)
     for number in range(samples):
         pair = pairs[number % len(pairs)]
         height, width = read_size(pair.image)
         top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
         crop = Crop(int(top), int(left), size, size)
-        spent, image = timed(lambda c=crop, p=pair: decode(p.image, c).values)
-        total["decode and crop"] += spent
-        spent, blank = timed(lambda i=image: blank_areas(i))
-        total["pixels without data"] += spent
+        spent, (image, valid) = timed(lambda c=crop, p=pair: read_image_and_valid(p.image, c))
+        total["image and pixels without data"] += spent
         spent, target = timed(lambda c=crop, p=pair: read_label(p.label, c))
         total["label"] += spent
-        target[blank] = IGNORE
+        target[~valid] = IGNORE
         spent, changed = timed(lambda i=image, t=target: augment(i, t, rng))
         total["augment"] += spent
         spent, _ = timed(lambda c=changed: to_sample(*c, ""))
@@ -195,9 +191,9 @@ def report(times: dict[str, list[float]], parts: dict[str, float]) -> dict[str, 
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure both pipelines in turns; print, and write where asked."""
-    args = parse_args()
+    args = parse_args(argv)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     keep_freed_memory()  # as the loader's processes do
@@ -213,9 +209,7 @@ def main() -> None:
         result = report(times, stages(pairs, args.size, args.samples))
     on_device = device_ms(args.size, args.device)
     print(f"to the device and normalised there ({args.device}): {on_device:.2f} ms an image")
-    settings = {"size": args.size, "samples": args.samples, "images": len(pairs)}
-    facts = {"machine": machine(args.device), "device_ms": on_device}
-    write_results(args.output, settings | facts | result)
+    write_results(args, {"images": len(pairs), "device_ms": on_device} | result)
 
 
 if __name__ == "__main__":

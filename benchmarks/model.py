@@ -1,19 +1,21 @@
 #!/usr/bin/env python
 """Anchor-SAM against its encoder alone, and against itself with the operators' references.
 
-python benchmarks/model.py --size tiny --image_size 512 --output tiny.json
-python benchmarks/model.py --size large --device cuda --precision bfloat16 --image_size 1024
+python benchmarks/model.py --size tiny --image-size 512 --output tiny.json
+python benchmarks/model.py --size large --device cuda --precision bfloat16 --image-size 1024
 python benchmarks/model.py --size tiny --device cuda --precision bfloat16 --throughput --compile
+python benchmarks/model.py --size tiny --saved
 
 --throughput measures training steps with clipping and AdamW, of images that lie on the device: how
-many images a second, and which share of the time the encoder's own step takes.
+many images a second, and which share of the time the encoder's own step takes. --saved tells what
+a forward pass keeps for the backward pass, with and without a frozen trunk.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
@@ -32,10 +34,11 @@ from benchmarks.alternating import (
     add_settings,
     alternate,
     describe,
-    machine,
     parsed,
     peak_bytes,
+    positive,
     ratio,
+    saved_bytes,
     shown,
     write_results,
 )
@@ -44,6 +47,7 @@ from model.anchor_sam.net import AnchorSAM
 from model.ops.dcnv3 import dcnv3_reference
 from model.ops.deform_strip import deform_strip_reference
 from model.ops.dysample import dysample_reference
+from utils.arguments import ArgumentParser
 
 #: Where the network finds its operators, and their references.
 REFERENCES = {
@@ -55,15 +59,13 @@ REFERENCES = {
 }
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = ArgumentParser(__doc__)
     parser.add_argument("--size", default="tiny", choices=get_args(ModelSize))
-    parser.add_argument("--image_size", type=int, default=512)
+    parser.add_argument("--image-size", type=positive, default=512)
     parser.add_argument(
-        "--batch_size",
-        type=int,
+        "--batch-size",
+        type=positive,
         help="default 1; of --throughput on CUDA the largest that fits (uncompiled), to an eighth",
     )
     add_settings(parser, rounds=5)
@@ -73,14 +75,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--passes", nargs="+", default=["forward", "training_step"], choices=PASSES, help="to time"
     )
-    parser.add_argument("--no_reference", action="store_true", help="leave the references out")
+    parser.add_argument("--no-reference", action="store_true", help="leave the references out")
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile the encoder and the fast network"
     )
     parser.add_argument(
         "--throughput", action="store_true", help="measure training images a second instead"
     )
-    return parsed(parser)
+    parser.add_argument(
+        "--saved", action="store_true", help="measure what is kept for the backward pass instead"
+    )
+    return parsed(parser, argv)
 
 
 class EncoderAlone(nn.Module):
@@ -173,6 +178,23 @@ def compare(args: argparse.Namespace, net: AnchorSAM) -> dict[str, Any]:
     return results
 
 
+def saved(args: argparse.Namespace, net: AnchorSAM) -> dict[str, dict[str, int]]:
+    """Bytes kept for the backward pass when all is trained, and with `adapter_only`'s freezing."""
+    image = random_images(args.batch_size or 1, args)
+    parts = {"encoder": EncoderAlone(net.encoder), "whole": net}
+
+    def forward(part: nn.Module) -> Tensor:
+        with precision(args):
+            return part(image)
+
+    results = {}
+    for mode, frozen in (("train_all", ()), ("adapter_only", net.adapter_only_frozen)):
+        net.freeze(*frozen)
+        net.train()
+        results[mode] = {name: saved_bytes(partial(forward, p)) for name, p in parts.items()}
+    return results
+
+
 def throughput(args: argparse.Namespace, net: AnchorSAM) -> dict[str, Any]:
     """Training images a second, and the share of the time that the encoder's own step takes."""
     optimiser = torch.optim.AdamW(net.parameters(), lr=0.0)  # all the work, and the weights stay
@@ -243,9 +265,9 @@ def table(results: dict[str, Any]) -> PrettyTable:
     return table
 
 
-def main() -> None:
-    """Compare, or look for the best throughput; print and write the results."""
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compare, or measure throughput or memory; print and write the results."""
+    args = parse_args(argv)
     torch.manual_seed(0)
     net = AnchorSAM(model_size=args.size).to(args.device)
     print(f"{args.size}, {args.image_size} px, {args.precision}, {describe(args.device)}")
@@ -254,12 +276,16 @@ def main() -> None:
         share, rate = shown(results["encoder_share"]), results["images_per_second"]
         print(f"training in batches of {results['batch_size']}: {rate:.2f} images a second")
         print(f"the encoder's own step takes {share} of the whole step's time")
+    elif args.saved:
+        results = saved(args, net)
+        for mode, kept in results.items():
+            told = ", ".join(f"{name} {count / 1e6:.0f} MB" for name, count in kept.items())
+            print(f"{mode}: kept for the backward pass: {told}")
     else:
         results = compare(args, net)
         print(table(results))
         print("Ratios are medians with quartiles over the rounds; the peak is what a call adds.")
-    settings = {name: str(value) for name, value in vars(args).items()}
-    write_results(args.output, {"settings": settings, "machine": machine(args.device), **results})
+    write_results(args, results)
 
 
 if __name__ == "__main__":

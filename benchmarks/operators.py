@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -29,9 +29,9 @@ from benchmarks.alternating import (
     add_settings,
     alternate,
     describe,
-    machine,
     parsed,
     peak_bytes,
+    positive,
     ratio,
     saved_bytes,
     shown,
@@ -40,6 +40,7 @@ from benchmarks.alternating import (
 from model.ops.dcnv3 import dcnv3, dcnv3_reference
 from model.ops.deform_strip import deform_strip, deform_strip_reference
 from model.ops.dysample import dysample, dysample_reference
+from utils.arguments import ArgumentParser
 
 
 class Case(NamedTuple):
@@ -50,14 +51,16 @@ class Case(NamedTuple):
     operands: dict[str, Tensor]
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = ArgumentParser(__doc__)
     add_settings(parser, rounds=9)
-    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--side", type=int, default=128, help="of the map, 128: level 1 of 512 px")
-    return parsed(parser)
+    parser.add_argument(
+        "--precision", default="float32", choices=["float32", "bfloat16", "float16"]
+    )
+    parser.add_argument(
+        "--side", type=positive, default=128, help="of the map, 128: level 1 of 512 px"
+    )
+    return parsed(parser, argv)
 
 
 def level_1(H: int, W: int, dtype: torch.dtype, device: str) -> dict[str, Case]:
@@ -162,17 +165,18 @@ def table_of_differences(results: dict[str, Any]) -> PrettyTable:
     return table
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure every operator against its reference; print and write the results."""
-    args = parse_args()
+    args = parse_args(argv)
     dtype = getattr(torch, args.precision)
     cases = level_1(args.side, args.side, dtype, args.device)
     results = {name: measure(case, args) for name, case in cases.items()}
-    print(f"{describe(args.device)}, map {args.side} x {args.side}, {args.precision}")
+    shape = f"map {args.side} x {args.side}"
+    print(f"{describe(args.device)}, {shape}, {args.precision}, {args.clock} clock")
     print(table_of_costs(results))
     print("Ratios are medians with quartiles over the rounds.")
     print(table_of_differences(results))
-    write_results(args.output, {"machine": machine(args.device), "operators": results})
+    write_results(args, {"operators": results})
 
 
 if __name__ == "__main__":

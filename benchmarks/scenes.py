@@ -7,12 +7,11 @@ from its compressed GeoTIFF to its mask and road lines. The bound: 0.9 of the mo
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -27,8 +26,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.alternating import positive
 from model import build_model, list_models, model_class
 from model.base import RoadModel
+from utils.arguments import ArgumentParser
 from utils.checkpoint import save_checkpoint
 from utils.config import load_config
 from utils.distributed import init
@@ -54,14 +55,16 @@ class KnownAnswer(RoadModel):
         return self.network.forward_padded(image).mul(0) + 10 * image.mean(dim=1, keepdim=True)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Map a scene in three ways by turns, and print what each costs."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("-c", "--config", default=str(QUICKSTART))
-    parser.add_argument("--tile", type=int, default=256)
-    parser.add_argument("--side", type=int, default=2240, help="of the square scene, in pixels")
-    parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    parser.add_argument("--tile", type=positive, default=256)
+    parser.add_argument(
+        "--side", type=positive, default=2240, help="of the square scene, in pixels"
+    )
+    parser.add_argument("--rounds", type=positive, default=3)
+    args = parser.read(argv)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         image = write_scene(folder / "scene.tif", args.side)

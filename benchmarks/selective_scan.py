@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,8 +30,9 @@ from benchmarks.alternating import (
     Work,
     add_settings,
     alternate,
-    machine,
+    describe,
     parsed,
+    positive,
     ratio,
     shown,
     write_results,
@@ -39,19 +40,18 @@ from benchmarks.alternating import (
 from model.baselines.rs_mamba import RSM_SS
 from model.ops.omni_scan import NUM_SCANS
 from model.ops.selective_scan import selective_scan, selective_scan_reference
+from utils.arguments import ArgumentParser
 
 SCANS = {"fast": selective_scan, "loop": selective_scan_reference}
 DIMS = (96, 192, 384, 768)
 STATES = 16
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = ArgumentParser(__doc__)
     add_settings(parser, rounds=5)
-    parser.add_argument("--side", type=int, default=128, help="of the image, in pixels")
-    return parsed(parser)
+    parser.add_argument("--side", type=positive, default=128, help="of the image, in pixels")
+    return parsed(parser, argv)
 
 
 def scan_inputs(length: int, d: int, device: str) -> list[Tensor]:
@@ -123,16 +123,14 @@ def table(results: dict[str, Any]) -> PrettyTable:
     return table
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
     results = measure(args.side, args.rounds, args.device, args.clock)
-    print(
-        f"{machine(args.device)}, image {args.side} x {args.side} px, float32, {args.clock} clock"
-    )
+    shape = f"image {args.side} x {args.side} px"
+    print(f"{describe(args.device)}, {shape}, float32, {args.clock} clock")
     print(table(results))
     print("Ratios are medians with quartiles over the rounds.")
-    results = {"machine": machine(args.device), "side_px": args.side, "of": results}
-    write_results(args.output, results)
+    write_results(args, {"scans": results})
 
 
 if __name__ == "__main__":

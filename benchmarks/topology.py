@@ -26,6 +26,7 @@ from utils.topology.registry import METRIC_FUNCTIONS
 from utils.topology.topo import topo
 
 SIDE_PX = 1500
+GRIDS = ((7, 9), (10, 5), (20, 3), (40, 1))  # streets a side, and how often each is timed
 
 
 def grid(num: int, link_m: float = 100.0) -> RoadGraph:
@@ -56,7 +57,7 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
 def graph_table() -> PrettyTable:
     table = PrettyTable(["grid", "control points", "APLS [ms]", "per pair [ns]", "TOPO [ms]"])
     table.align = "r"
-    for num, repeats in ((7, 9), (10, 5), (20, 3), (40, 1)):
+    for num, repeats in GRIDS:
         truth = grid(num)
         proposal = moved(truth)
         points = len(control_points(truth, 50.0)[0])

@@ -3,7 +3,7 @@
 what inference.py scores with its checkpoint on the test split.
 
 python benchmarks/training.py --data datasets/sample --output training.json
-python benchmarks/training.py --data ROOT/DATASET -c config/UNet.yaml --steps 50 batch_size=4
+python benchmarks/training.py --data ROOT/DATASET -c config/UNet.yaml batch_size=4 --steps 50
 
 Every config trains in a process of its own, from random weights, so that its peak memory is its
 own and a failure costs one row. Rows that the output has already are kept: a second call goes on
@@ -49,8 +49,9 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="ROOT/DATASET")
+    # `-c A.yaml B.yaml key=value` puts the overrides behind the files
     parser.add_argument(
-        "-c", "--config", action="append", type=Path, metavar="FILE", help="default: all in config/"
+        "-c", "--config", nargs="+", default=[], metavar="FILE", help="default: all in config/"
     )
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--size", type=int, default=256, help="side of the crops, in pixels")
@@ -58,6 +59,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--row", type=Path, help=argparse.SUPPRESS)  # one config, in this process
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every config")
     args = parser.parse_intermixed_args()
+    args.overrides += [text for text in args.config if "=" in text]
+    args.config = [Path(text) for text in args.config if "=" not in text]
     args.config = args.config or sorted((ROOT / "config").glob("*.yaml"))
     return args
 

@@ -41,13 +41,15 @@ def test_a_second_call_measures_what_is_missing_or_failed(call, tmp_path, monkey
         return {"error": "no weights"} if config.stem == "UNet" and len(asked) < 3 else dict(ROW)
 
     monkeypatch.setattr(training, "run_apart", run_apart)
-    names = ["-c", "config/UNet.yaml", "-c", "config/LinkNet.yaml"]
+    names = ["-c", "config/UNet.yaml", "config/LinkNet.yaml", "batch_size=2"]
     assert call(*names) == 1
     assert "| UNet.yaml | failed: no weights |" in (tmp_path / "training.md").read_text()
     assert call(*names) == 0
     assert asked == ["UNet", "LinkNet", "UNet"]
     rows = json.loads((tmp_path / "training.json").read_text())["rows"]
     assert rows["LinkNet.yaml"]["loss_end"] == 0.5
+    settings = json.loads((tmp_path / "training.json").read_text())["settings"]
+    assert settings["overrides"] == ["batch_size=2"]
     out = capsys.readouterr().out
     assert "| LinkNet.yaml | 2.0 | 1.500 | 0.500 | 0.25 | 3.00 | 0.125 |" in out
     with pytest.raises(SystemExit, match="other settings"):
