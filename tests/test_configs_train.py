@@ -18,6 +18,7 @@ from utils.checkpoint import save_checkpoint, seed_everything
 from utils.config import load_config
 from utils.engine import train_one_epoch
 from utils.loading import load_splits
+from utils.synthetic.scene import draw_scene
 from utils.training import build_training, weights_checkpoint
 
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
@@ -38,14 +39,12 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def one_batch(tmp_path_factory):
-    """ROOT of the dataset `mini`: two images of 32 px to train on, one to evaluate."""
+    """ROOT of the dataset `mini`: two procedural scenes of 32 px to train on, one to evaluate."""
     root = tmp_path_factory.mktemp("datasets")
-    rng = np.random.default_rng(0)
-    for name in ("train/{}/a.png", "train/{}/b.png", "val/{}/c.png"):
-        label = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
-        label[:, 10:16] = 255
-        image = rng.normal(90, 12, (SIDE_PX, SIDE_PX, 3)) + (label[..., None] > 0) * 60
-        for kind, pixels in (("image", image.clip(1, 250).astype(np.uint8)), ("label", label)):
+    for index, name in enumerate(("train/{}/a.png", "train/{}/b.png", "val/{}/c.png")):
+        scene = draw_scene(6, index, SIDE_PX)
+        assert 0 < scene.label.mean() < 255
+        for kind, pixels in (("image", scene.image[..., ::-1]), ("label", scene.label)):
             path = root / "mini" / name.format(kind)
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), pixels)
