@@ -1,4 +1,4 @@
-"""The kernels of deformable sampling on a CPU, compiled by Numba at the first call and cached here.
+"""The kernels of deformable sampling on a CPU, compiled by Numba at the first call.
 
 Pixel by pixel: first every tap's corners and their shares, a vector of taps at a time, then the
 channels of each group, a vector of channels at a time. Nothing of the size of the map is
@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from model.ops import simd, taps
+from model.ops.compiled import compiled
 from model.ops.simd import scatter, weighted_sum
 from model.ops.taps import FORMS, REACH_PX
 
@@ -37,7 +39,7 @@ class Size(NamedTuple):
 # No sums are reordered here: a tap must come out alike wherever it stands in a vector, or the
 # result would depend on how the taps are shared out to threads.
 _FAST = {"nsz"}
-_compiled = njit(nogil=True, cache=True, fastmath=_FAST)
+_compiled = compiled(simd, taps, fastmath=_FAST)
 # Loops in these are vectorised only where Numba itself puts them into their callers; LLVM takes the
 # rest along, which compiles faster.
 _spliced = njit(inline="always")

@@ -1,4 +1,4 @@
-"""The kernels of the selective scan on a CPU, compiled by Numba at the first call and cached here.
+"""The kernels of the selective scan on a CPU, compiled by Numba at the first call.
 
 Along the sequence, one step after the other, for some channels at a time, whose states never leave
 the caches: no tensor of the states exists. Arrays are float32 and contiguous; S scans are the
@@ -13,6 +13,8 @@ import math
 import numpy as np
 from numba import njit
 
+from model.ops import simd
+from model.ops.compiled import compiled
 from model.ops.simd import REORDERED, float_of_bits
 
 #: Channels at a time: a constant, so that LLVM makes vectors of the inner loops.
@@ -25,7 +27,7 @@ _EXP2 = tuple(np.float32(np.log(2) ** i / math.factorial(i)) for i in range(7, 0
 _ATANH = tuple(np.float32(1 / power) for power in (13, 11, 9, 7, 5, 3))
 
 _FLAGS = {"fastmath": set(REORDERED), "error_model": "numpy"}
-_compiled = njit(nogil=True, cache=True, **_FLAGS)
+_compiled = compiled(simd, **_FLAGS)
 _inlined = njit(forceinline=True, **_FLAGS)
 
 
