@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -103,6 +104,21 @@ def test_portable_ends_with_its_block():
     with OperatorNames() as operators:
         operator(*operands)
     assert "anchor_sam" in operators.seen
+
+
+def test_portable_is_of_one_thread():
+    operator, operands = public_calls()[0]
+    with portable(), ThreadPoolExecutor(1) as other, OperatorNames() as operators:
+        operator(*operands)
+        seen_here = set(operators.seen)
+
+        def seen_there() -> set[str]:
+            with OperatorNames() as operators:
+                operator(*operands)
+            return operators.seen
+
+        assert "anchor_sam" in other.submit(seen_there).result()
+    assert seen_here == {"aten"}
 
 
 #: FLOPs of a forward pass: two a corner, tap and channel.
