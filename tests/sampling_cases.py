@@ -83,3 +83,31 @@ def check_by_pytorchs_sampler(
     for ours, theirs in pairs:
         assert ours.dtype == out.dtype
         torch.testing.assert_close(ours.double(), theirs, rtol=rtol, atol=atol)
+
+
+def check_places_that_are_no_number(
+    kernels: ModuleType, case: Case, *, backward: bool = True
+) -> None:
+    """Assert that NaN among the offsets shows, forward and backward, and nowhere else."""
+    value, offset, weight = case.operands(3, torch.float32)
+    value, offset = torch.ones_like(value), torch.zeros_like(offset)
+    offset[1, 2, 1] = torch.nan
+    out = kernels.forward(value, offset, weight, case.form, case.step)
+    step = case.step if case.form == "subpixels" else 1
+    there = torch.zeros(out.shape, dtype=torch.bool)
+    there[1, 2 * step : 3 * step, step : 2 * step] = True
+    assert torch.equal(out.isnan(), there)
+    if backward:
+        of_value, _, _ = kernels.backward(out, value, offset, weight, case.form, case.step)
+        assert of_value[1].isnan().any() and of_value[0].isfinite().all()
+
+
+def check_types_of_gradients(kernels: ModuleType, case: Case) -> None:
+    """Assert that every gradient has the type and shape of its operand, where these differ."""
+    value, offset, weight = case.operands(16, torch.float32)
+    operands = value.bfloat16(), offset, None if weight is None else weight.half()
+    out = kernels.forward(*operands, case.form, case.step)
+    assert out.dtype == torch.bfloat16
+    gradients = kernels.backward(out, *operands, case.form, case.step)
+    for gradient, operand in zip(gradients, operands, strict=True):
+        assert operand is None or (gradient.dtype, gradient.shape) == (operand.dtype, operand.shape)

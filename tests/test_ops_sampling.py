@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -10,13 +11,19 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.ops import sampling_cpu
+from model.ops import sampling_cpu, sampling_native
 from model.ops.dcnv3 import DCNv3, dcnv3
 from model.ops.deform_strip import deform_strip
 from model.ops.dysample import dysample
 from model.ops.flops import FLOP_FORMULAS
 from model.ops.sampling import portable
-from tests.sampling_cases import CASES, Case, check_by_pytorchs_sampler
+from tests.sampling_cases import (
+    CASES,
+    Case,
+    check_by_pytorchs_sampler,
+    check_places_that_are_no_number,
+    check_types_of_gradients,
+)
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -29,23 +36,14 @@ def test_kernels_agree_with_pytorchs_sampler(case: Case, width: int):
 
 @every_case
 def test_places_that_are_no_number_give_none(case: Case):
-    value, offset, weight = case.operands(3, torch.float32)
-    operands = value, torch.full_like(offset, torch.nan), weight
-    out = sampling_cpu.forward(*operands, case.form, case.step)
-    assert out.isnan().all()
-    of_value, _, _ = sampling_cpu.backward(out, *operands, case.form, case.step)
-    assert of_value.isnan().any()
+    check_places_that_are_no_number(sampling_cpu, case)
+    # PyTorch's sampler gives their gradients to no pixel of the map.
+    check_places_that_are_no_number(sampling_native, case, backward=False)
 
 
 @every_case
 def test_gradients_come_in_the_types_of_their_operands(case: Case):
-    value, offset, weight = case.operands(16, torch.float32)
-    operands = value.bfloat16(), offset, None if weight is None else weight.half()
-    out = sampling_cpu.forward(*operands, case.form, case.step)
-    assert out.dtype == torch.bfloat16
-    grads = sampling_cpu.backward(out, *operands, case.form, case.step)
-    for grad, operand in zip(grads, operands, strict=True):
-        assert operand is None or (grad.dtype, grad.shape) == (operand.dtype, operand.shape)
+    check_types_of_gradients(sampling_cpu, case)
 
 
 def test_the_number_of_threads_changes_no_bit(monkeypatch):
@@ -106,6 +104,21 @@ def test_portable_ends_with_its_block():
     with OperatorNames() as operators:
         operator(*operands)
     assert "anchor_sam" in operators.seen
+
+
+def test_portable_is_of_one_thread():
+    operator, operands = public_calls()[0]
+    with portable(), ThreadPoolExecutor(1) as other, OperatorNames() as operators:
+        operator(*operands)
+        seen_here = set(operators.seen)
+
+        def seen_there() -> set[str]:
+            with OperatorNames() as operators:
+                operator(*operands)
+            return operators.seen
+
+        assert "anchor_sam" in other.submit(seen_there).result()
+    assert seen_here == {"aten"}
 
 
 #: FLOPs of a forward pass: two a corner, tap and channel.

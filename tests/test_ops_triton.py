@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
+from model.ops import sampling, sampling_native
 from tests.sampling_cases import (
     CASES,
     LONG_ROW,
@@ -34,26 +38,69 @@ def test_kernels_under_the_interpreter():
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-@pytest.mark.parametrize("case", CASES[:3] + CASES[4:5], ids=str)
-def test_kernels_compile_for_a_gpu_that_is_not_here(case: Case, tmp_path, monkeypatch):
+@pytest.fixture
+def kernels(monkeypatch) -> Iterator[Callable[[], ModuleType]]:
+    """Who samples on CUDA, where a C compiler and Python.h are; asked anew by every test."""
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    sampling._kernels.cache_clear()
+    yield lambda: sampling._kernels("cuda")
+    sampling._kernels.cache_clear()
+
+
+def test_triton_runs_where_it_finds_what_it_needs(kernels, caplog):
+    assert kernels().__name__ == "model.ops.sampling_triton"
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("lacking", ["gcc or clang", "no-such-cc", "Python.h"])
+def test_without_a_compiler_pytorchs_sampler_does_its_work(kernels, monkeypatch, caplog, lacking):
+    if lacking == "Python.h":
+        monkeypatch.setattr(Path, "exists", lambda path: path.name != "Python.h")
+    else:
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+    if lacking == "no-such-cc":
+        monkeypatch.setenv("CC", lacking)
+    assert kernels() is kernels() is sampling_native
+    (line,) = caplog.messages
+    assert lacking in line
+
+
+@pytest.mark.parametrize(
+    ("case", "dtype", "capability"),
+    [
+        (CASES[0], torch.bfloat16, 80),
+        (CASES[1], torch.bfloat16, 90),
+        (CASES[2], torch.bfloat16, 80),
+        (CASES[2], torch.float32, 90),
+        (CASES[4], torch.bfloat16, 90),
+        (CASES[4], torch.float32, 80),
+    ],
+    ids=str,
+)
+def test_kernels_compile_for_a_gpu_that_is_not_here(
+    case: Case, dtype: torch.dtype, capability: int, tmp_path, monkeypatch
+):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     from model.ops import sampling_triton
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    operands = [t if t is None else t.bfloat16() for t in case.operands(16)]
+    operands = [t if t is None else t.to(dtype) for t in case.operands(16)]
     _, settings = sampling_triton._launch(*operands, case.form, case.step)
+    pointer = {torch.bfloat16: "*bf16", torch.float32: "*fp32"}[dtype]
     for kernel in (sampling_triton._forward, sampling_triton._backward):
         names = kernel.arg_names
-        types = dict.fromkeys(names, "*bf16") | dict.fromkeys(("pixels", "H", "W"), "i32")
+        types = dict.fromkeys(names, pointer) | dict.fromkeys(("pixels", "H", "W"), "i32")
         types["of_value"] = "*fp32"
         constants = {n: v for n, v in settings.items() if n not in ("pixels", "H", "W")}
         signature = {n: "constexpr" if n in constants else types[n] for n in names}
         source = ASTSource(
             kernel, signature, {(names.index(n),): value for n, value in constants.items()}
         )
-        compiled = triton.compile(source, target=GPUTarget("cuda", 80, 32))
+        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
         assert len(compiled.asm["cubin"]) > 1000
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -107,6 +109,22 @@ def test_step_sizes_from_the_smallest_to_the_largest():
     torch.testing.assert_close(slope.double(), x.sigmoid(), rtol=1e-5, atol=1e-37)
 
 
+@pytest.mark.parametrize("number", range(7), ids=["u", "delta", "A", "B", "C", "D", "delta_bias"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_no_number_shows_where_the_reference_has_it(number: int, value: float):
+    inputs = scan_inputs(1, 2, 8, 3, 4)
+    inputs[number].view(-1)[0] = value
+    y, expected = selective_scan(*inputs), selective_scan_reference(*inputs)
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def test_no_image_gives_none():
+    inputs = [x.requires_grad_() for x in scan_inputs(0, 2, 8, 3, 4)]
+    y = selective_scan(*inputs)
+    assert y.shape == (0, 2, 8, 3)
+    assert all(not grad.any() for grad in torch.autograd.grad(y.sum(), inputs))
+
+
 def test_the_number_of_threads_changes_no_bit(monkeypatch):
     inputs = [x.requires_grad_() for x in scan_inputs(2, 4, 70, 5, 3)]
     results = []
@@ -194,7 +212,12 @@ def test_operator_is_sound_for_tracing():
     torch.library.opcheck(
         scan_module._scan,
         inputs,
-        test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+        test_utils=(
+            "test_schema",
+            "test_autograd_registration",
+            "test_faketensor",
+            "test_aot_dispatch_dynamic",
+        ),
     )
 
 
@@ -269,3 +292,15 @@ class TestOrders:
         omni_merge(omni_scan(x), 3, 5).sum().backward()
         assert torch.equal(x.grad, torch.full_like(x, 8))
         assert not scan_orders(3, 5, CPU)[0].is_inference()
+
+    def test_compilers_take_the_orders_for_constants(self):
+        def there_and_back(x: torch.Tensor) -> torch.Tensor:
+            return omni_merge(omni_scan(x), *x.shape[1:3])
+
+        x = torch.randn(1, 4, 6, 2, requires_grad=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*lru_cache.*")
+            y = torch.compile(there_and_back, fullgraph=True, backend="aot_eager")(x)
+        y.sum().backward()
+        torch.testing.assert_close(y, 8 * x)
+        torch.testing.assert_close(x.grad, torch.full_like(x, 8))

@@ -15,6 +15,8 @@ from tests.sampling_cases import (
     LONG_ROW,
     Case,
     check_by_pytorchs_sampler,
+    check_places_that_are_no_number,
+    check_types_of_gradients,
     operands_of_long_row,
 )
 
@@ -23,6 +25,22 @@ from tests.sampling_cases import (
 def test_kernels_agree_with_pytorchs_sampler(case: Case, monkeypatch):
     monkeypatch.setattr(sampling_triton, "_MOST_CHANNELS", 2)  # a rest of one, and several blocks
     check_by_pytorchs_sampler(sampling_triton, case, case.operands(3), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("case", CASES[4:5], ids=str)
+def test_float32_is_kept_to_its_last_bits(case: Case):
+    operands = case.operands(3, torch.float32)
+    check_by_pytorchs_sampler(sampling_triton, case, operands, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES[::2], ids=str)
+def test_places_that_are_no_number_give_none(case: Case):
+    check_places_that_are_no_number(sampling_triton, case)
+
+
+@pytest.mark.parametrize("case", CASES[2:3], ids=str)
+def test_gradients_come_in_the_types_of_their_operands(case: Case):
+    check_types_of_gradients(sampling_triton, case)
 
 
 def test_fractions_keep_their_bits_far_along_the_map():

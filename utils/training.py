@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model.base import RoadModel
 from utils.checkpoint import random_state
+from utils.compiling import compile_network
 from utils.distributed import Ranks, all_gather_objects, sum_over_ranks
 from utils.losses import RoadLoss, build_loss
 from utils.optim import AveragedWeights, Schedule, build_optimizer
@@ -67,7 +68,8 @@ def build_training(
 ) -> Training:
     """Put a model on its device and give it what training needs, as the config says.
 
-    Raises ValueError for a mode or an option that the model does not offer.
+    Raises ValueError for a mode or an option that the model does not offer, and where the compiler
+    that `compile` wants is not there.
     """
     model.set_training_mode(config.training_strategy.mode)
     if config.gradient_checkpointing:
@@ -112,7 +114,7 @@ def _wrap(model: RoadModel, config: Config, ranks: Ranks) -> nn.Module:
     if ranks.world > 1:
         devices = [ranks.device.index] if ranks.device.type == "cuda" else None
         network = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
-    return torch.compile(network) if config.compile else network
+    return compile_network(network, ranks.device) if config.compile else network
 
 
 def amp_dtype(setting: bool | str, device: torch.device) -> torch.dtype | None:

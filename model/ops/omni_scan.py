@@ -35,6 +35,11 @@ def scan_orders(height: int, width: int, device: torch.device) -> tuple[Tensor, 
         return orders.to(device), orders.argsort(1).to(device)
 
 
+@torch.compiler.assume_constant_result  # which sees no further than the cache above
+def _orders(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    return scan_orders(height, width, device)
+
+
 def omni_scan(x: Tensor) -> Tensor:
     """The eight sequences (B, 8, H * W, C) of a channels-last map (B, H, W, C)."""
     return _Scan.apply(x)
@@ -53,7 +58,7 @@ class _Scan(torch.autograd.Function):
     def forward(ctx, x: Tensor) -> Tensor:
         _, H, W, _ = x.shape
         ctx.size = H, W
-        orders, _ = scan_orders(H, W, x.device)
+        orders, _ = _orders(H, W, x.device)
         return x.flatten(1, 2).index_select(1, orders.flatten()).unflatten(1, (NUM_SCANS, H * W))
 
     @staticmethod
@@ -64,7 +69,7 @@ class _Scan(torch.autograd.Function):
 class _Merge(torch.autograd.Function):
     @staticmethod
     def forward(ctx, y: Tensor, height: int, width: int) -> Tensor:
-        _, places = scan_orders(height, width, y.device)
+        _, places = _orders(height, width, y.device)
         ctx.size = height, width
         merged = y[:, 0].index_select(1, places[0])
         for k in range(1, NUM_SCANS):

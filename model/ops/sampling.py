@@ -9,9 +9,15 @@ samples again: no tensor of K times the map exists.
 from __future__ import annotations
 
 import importlib.util
+import logging
+import os
+import shutil
+import sysconfig
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -21,7 +27,14 @@ from torch.autograd.function import FunctionCtx
 from model.ops import sampling_native
 from model.ops.taps import FORMS, output_shape, tap_count
 
-_portable = False
+logger = logging.getLogger(__name__)
+
+
+class _Form(threading.local):  # not a ContextVar, which torch.compile cannot look into
+    portable = False
+
+
+_form = _Form()
 
 
 @contextmanager
@@ -31,12 +44,11 @@ def portable() -> Iterator[None]:
     For exporters to formats that know no custom operator, such as ONNX. Slower; the same results
     but for the rounding of the coordinates that `grid_sample` takes.
     """
-    global _portable
-    before, _portable = _portable, True
+    before, _form.portable = _form.portable, True
     try:
         yield
     finally:
-        _portable = before
+        _form.portable = before
 
 
 def deform_sample(
@@ -69,7 +81,7 @@ def deform_sample(
     assert offset.shape == shape, f"{tuple(offset.shape)} for {tuple(value.shape)}"
     assert weight is None or weight.shape == (B, H, W, G, K), f"{tuple(weight.shape)} for {shape}"
     assert C % G == 0, f"{C} channels do not divide into {G} groups"
-    if _portable:
+    if _form.portable:
         return sampling_native.forward(value, offset, weight, form, step)
     return _deform_sample(value, offset, weight, form, step)
 
@@ -97,11 +109,30 @@ def _kernels(device: str) -> ModuleType:
         from model.ops import sampling_cpu
 
         return sampling_cpu
-    if device == "cuda" and importlib.util.find_spec("triton") is not None:
-        from model.ops import sampling_triton
+    if device != "cuda" or importlib.util.find_spec("triton") is None:
+        return sampling_native
+    lacking = _what_triton_lacks()
+    if lacking:
+        logger.warning(
+            "Triton needs a C compiler and Python's header files, and finds no %s: the deformable "
+            "operators run on PyTorch's own sampler, which is slower",
+            lacking,
+        )
+        return sampling_native
+    from model.ops import sampling_triton
 
-        return sampling_triton
-    return sampling_native
+    return sampling_triton
+
+
+def _what_triton_lacks() -> str | None:
+    """On Unix Triton builds what starts its kernels when they first run; where it looks."""
+    if os.name != "posix":  # its builds for Windows bring a compiler along
+        return None
+    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    if not any(map(shutil.which, compilers)):
+        return " or ".join(compilers)
+    header = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
+    return None if header.exists() else str(header)
 
 
 @_deform_sample.register_fake

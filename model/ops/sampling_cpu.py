@@ -73,4 +73,4 @@ def _regular(size: Size, form: str, dtype: torch.dtype) -> list[np.ndarray]:
 def _in_parts(
     kernel: Callable, count: int, arrays: list[np.ndarray], weighted: bool, size: Size
 ) -> None:
-    in_parts(count, lambda begin, end: kernel(*arrays, weighted, tuple(size), begin, end))
+    in_parts(count, lambda begin, end: kernel(*arrays, weighted, size, begin, end))

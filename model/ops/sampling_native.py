@@ -19,10 +19,7 @@ _PADDING = {"zeros": 0, "border": 1}
 def forward(value: Tensor, offset: Tensor, weight: Tensor | None, form: str, step: int) -> Tensor:
     """The arguments are those of `sampling.deform_sample`."""
     maps, grids, factors = _maps_and_grids(value, offset, weight, form, step)
-    samples = (
-        F.grid_sample(maps, grid, padding_mode=_padding(form), align_corners=False)
-        for grid in grids
-    )
+    samples = (_sample(maps, grid, form) for grid in grids)
     if factors is not None:
         samples = (
             sample * factor[:, None] for sample, factor in zip(samples, factors, strict=True)
@@ -44,7 +41,7 @@ def backward(
         row, column = divmod(tap, step)
         of_tap = grads[..., row::step, column::step] if form == "subpixels" else grads
         if factors is not None:
-            sample = F.grid_sample(maps, grid, padding_mode=_padding(form), align_corners=False)
+            sample = _sample(maps, grid, form)
             of_weight.append((sample * of_tap).sum(1))
             of_tap = of_tap * factors[tap][:, None]
         more, of_grid = torch.ops.aten.grid_sampler_2d_backward(
@@ -66,6 +63,13 @@ def backward(
     return _channels_last(of_maps, B).to(value.dtype), of_offset, last
 
 
+def _sample(maps: Tensor, grid: Tensor, form: str) -> Tensor:
+    sample = F.grid_sample(maps, grid, padding_mode=_padding(form), align_corners=False)
+    if _padding(form) == "border":  # PyTorch's sampler holds NaN within the map as well
+        sample = sample + (grid - grid).sum(-1)[:, None]
+    return sample
+
+
 def _padding(form: str) -> str:
     return "border" if form == "subpixels" else "zeros"
 
@@ -78,10 +82,9 @@ def _maps_and_grids(
     y, x = torch.broadcast_tensors(*places(offset, form, step))
     y, x = (t.expand(B, *t.shape[-4:]) for t in (y, x))
     G, K = y.shape[3:]
-    if form != "subpixels":
-        # Two steps outside nothing is read and no gradient flows; the clamp keeps far offsets
-        # within integer range.
-        y, x = y.clamp(-2, H + 1), x.clamp(-2, W + 1)
+    # Two steps outside nothing is read, or the border, and no gradient flows; the clamp keeps far
+    # offsets within integer range and infinite ones numbers.
+    y, x = y.clamp(-2, H + 1), x.clamp(-2, W + 1)
     # Pixel i has its centre at (2 i + 1) / side - 1 of the normalised coordinates.
     grid = torch.stack(((2 * x + 1) / W - 1, (2 * y + 1) / H - 1), -1)
     # B H W G K 2 -> K (B G) H W 2

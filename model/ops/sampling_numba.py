@@ -1,4 +1,4 @@
-"""The kernels of deformable sampling on a CPU, compiled by Numba at the first call and cached here.
+"""The kernels of deformable sampling on a CPU, compiled by Numba at the first call.
 
 Pixel by pixel: first every tap's corners and their shares, a vector of taps at a time, then the
 channels of each group, a vector of channels at a time. Nothing of the size of the map is
@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from model.ops import simd, taps
+from model.ops.compiled import compiled
 from model.ops.simd import scatter, weighted_sum
 from model.ops.taps import FORMS, REACH_PX
 
@@ -37,7 +39,7 @@ class Size(NamedTuple):
 # No sums are reordered here: a tap must come out alike wherever it stands in a vector, or the
 # result would depend on how the taps are shared out to threads.
 _FAST = {"nsz"}
-_compiled = njit(nogil=True, cache=True, fastmath=_FAST)
+_compiled = compiled(simd, taps, fastmath=_FAST)
 # Loops in these are vectorised only where Numba itself puts them into their callers; LLVM takes the
 # rest along, which compiles faster.
 _spliced = njit(inline="always")
@@ -61,8 +63,7 @@ def _split(shift, base):
 @_spliced
 def _places(offset, pixel, taps_y, taps_x, h, w, first, last, size, y, x):
     """Where the taps first..last of a pixel read: a plane of whole pixels, one of fractions."""
-    G, K, form = size[4:7]
-    taps = G * K
+    form, taps = size.form, size.G * size.K
     row, column = y.dtype.type(h), x.dtype.type(w)
     if form == _STRIP_H:
         for t in range(first, last):
@@ -105,9 +106,7 @@ def _between(below, part, one, end, border):
 @_spliced
 def _corners(y, x, weight, weighted, pixel, image, h, w, first, last, size, index, share):
     """Pixel and share of the corners of the taps first..last, one plane of G * K a corner."""
-    H, W = size[1:3]
-    taps = size[4] * size[5]
-    form = size[6]
+    H, W, form, taps = size.H, size.W, size.form, size.G * size.K
     one = y.dtype.type(1)
     bottom, right = y.dtype.type(H - 1), y.dtype.type(W - 1)
     origin, columns = np.int32(image * H * W), np.int32(W)
@@ -144,10 +143,10 @@ def _corners(y, x, weight, weighted, pixel, image, h, w, first, last, size, inde
 @_inlined
 def _target(pixel, image, h, w, first, size):
     """The pixel of the result that the tap `first` and those behind it give to."""
-    _, H, W, _, _, K, form, step = size
-    if form != _SUBPIXELS:
+    if size.form != _SUBPIXELS:
         return pixel
-    row, column = first % K // step, first % K % step
+    H, W, step = size.H, size.W, size.step
+    row, column = first % size.K // step, first % size.K % step
     return ((image * H + h) * step + row) * W * step + w * step + column
 
 
@@ -192,9 +191,7 @@ def forward(
 @_inlined
 def _slopes(y, x, weight, weighted, pixel, first, last, size, product, of_offset, of_weight):
     """From the corners' products to the gradients of the taps first..last."""
-    H, W = size[1:3]
-    taps = size[4] * size[5]
-    form = size[6]
+    H, W, form, taps = size.H, size.W, size.form, size.G * size.K
     one = y.dtype.type(1)
     bottom, right = y.dtype.type(H - 1), y.dtype.type(W - 1)
     if form <= _STRIP_W:

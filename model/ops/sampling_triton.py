@@ -71,10 +71,14 @@ def _launch(
 
 @triton.jit
 def _split(shift, base):
-    """The place base + shift as whole pixels and the shift's own fraction, as in sampling_numba."""
-    held = tl.minimum(tl.maximum(shift, -_FAR), _FAR)
+    """The place base + shift as whole pixels and the shift's own fraction, as in sampling_numba.
+
+    NaN stays with the fraction, and its pixel is the base.
+    """
+    no_number = shift != shift
+    held = tl.where(no_number, 0.0, tl.minimum(tl.maximum(shift, -_FAR), _FAR))
     whole = tl.floor(held)
-    return base.to(tl.int32) + whole.to(tl.int32), held - whole
+    return base.to(tl.int32) + whole.to(tl.int32), tl.where(no_number, shift, held - whole)
 
 
 @triton.jit
@@ -114,17 +118,18 @@ def _place(
 def _between(low, part, side, BORDER: tl.constexpr):
     """The pixel below the place low + part, the shares of it and of the next, and their slopes,
     zero outside the map. With BORDER the place is held within it."""
+    zero = part - part  # or NaN, which tl.where would drop with the branch not taken
     if BORDER:
         has_low = (low >= 0) & (low < side - 1) & ((low > 0) | (part > 0))
         has_high = has_low
         low = tl.minimum(tl.maximum(low, 0), side - 1)
-        share_high = tl.where(has_high, part, 0.0)
+        share_high = tl.where(has_high, part, zero)
         share_low = 1.0 - share_high
     else:
         has_low = (low >= 0) & (low < side)
         has_high = (low >= -1) & (low < side - 1)
-        share_low = tl.where(has_low, 1.0 - part, 0.0)
-        share_high = tl.where(has_high, part, 0.0)
+        share_low = tl.where(has_low, 1.0 - part, zero)
+        share_high = tl.where(has_high, part, zero)
     return low, share_low, share_high, tl.where(has_low, -1.0, 0.0), tl.where(has_high, 1.0, 0.0)
 
 

@@ -9,15 +9,13 @@ import numpy as np
 from torch import Tensor
 
 from model.ops import scan_numba
+from model.ops.scan_blocked import CHUNK
 from model.ops.threads import in_parts
-
-#: One state in so many steps is kept for the backward pass, the rest is recomputed.
-STEPS = 32
 
 
 def kept_every(u: Tensor, A: Tensor) -> int:
     """The steps between two states that the backward pass starts from."""
-    return STEPS
+    return CHUNK
 
 
 def forward(
@@ -27,12 +25,12 @@ def forward(
     num_images, G, L, d = u.shape
     N = A.shape[2]
     y = u.new_empty(u.shape)
-    states = u.new_empty(-(-L // STEPS), num_images, G, N, d)
+    states = u.new_empty(-(-L // CHUNK), num_images, G, N, d)
     arrays = _operands(u, delta, A, B, C, D, delta_bias)
-    arrays += [_scans(y), states.view(-1, num_images * G, N, d).numpy()]
+    arrays += [_scans(y), states.flatten(1, 2).numpy()]
 
     def work(begin: int, end: int) -> None:
-        scan_numba.forward(*arrays, STEPS, begin, end)
+        scan_numba.forward(*arrays, CHUNK, begin, end)
 
     in_parts(num_images * G, work)
     return y, states
@@ -53,14 +51,16 @@ def backward(
     num_images, G, _, d = u.shape
     N = A.shape[2]
     du, ddelta, dB, dC = (x.new_empty(x.shape) for x in (u, delta, B, C))
-    # of groups, one an image
-    dA, dD, dbias = (u.new_empty(num_images, G, *rest, d) for rest in ([N], [], []))
-    arrays = [_scans(dy), states.view(-1, num_images * G, N, d).numpy()]
+    # Sums over images, of which a scan has but its own.
+    dA = u.new_empty(num_images, G, N, d)
+    dD = u.new_empty(num_images, G, d)
+    dbias = u.new_empty(num_images, G, d)
+    arrays = [_scans(dy), states.flatten(1, 2).numpy()]
     arrays += _operands(u, delta, A, B, C, D, delta_bias)
     arrays += [_scans(x) for x in (du, ddelta, dA, dB, dC, dD, dbias)]
 
     def work(begin: int, end: int) -> None:
-        scan_numba.backward(*arrays, STEPS, begin, end)
+        scan_numba.backward(*arrays, CHUNK, begin, end)
 
     in_parts(num_images * G, work)
     dA, dD, dbias = (x.sum(0) for x in (dA, dD, dbias))

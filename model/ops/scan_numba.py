@@ -1,4 +1,4 @@
-"""The kernels of the selective scan on a CPU, compiled by Numba at the first call and cached here.
+"""The kernels of the selective scan on a CPU, compiled by Numba at the first call.
 
 Along the sequence, one step after the other, for some channels at a time, whose states never leave
 the caches: no tensor of the states exists. Arrays are float32 and contiguous; S scans are the
@@ -13,19 +13,21 @@ import math
 import numpy as np
 from numba import njit
 
+from model.ops import simd
+from model.ops.compiled import compiled
 from model.ops.simd import REORDERED, float_of_bits
 
 #: Channels at a time: a constant, so that LLVM makes vectors of the inner loops.
 CHANNELS = 64
 
 _LOG2_E, _LN2 = np.float32(np.log2(np.e)), np.float32(np.log(2))
-_ONE, _TWO = np.float32(1), np.float32(2)
+_ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 _LEAST = np.float32(-126)  # exponent of the least normal number
 _EXP2 = tuple(np.float32(np.log(2) ** i / math.factorial(i)) for i in range(7, 0, -1))
 _ATANH = tuple(np.float32(1 / power) for power in (13, 11, 9, 7, 5, 3))
 
 _FLAGS = {"fastmath": set(REORDERED), "error_model": "numpy"}
-_compiled = njit(nogil=True, cache=True, **_FLAGS)
+_compiled = compiled(simd, **_FLAGS)
 _inlined = njit(forceinline=True, **_FLAGS)
 
 
@@ -59,13 +61,21 @@ def _softplus(x):
     series = series * square + _ATANH[3]
     series = series * square + _ATANH[4]
     series = series * square + _ATANH[5]
-    value = max(x, _ONE - _ONE) + _TWO * (series * square + _ONE) * part
+    value = max(x, _ZERO) + _TWO * (series * square + _ONE) * part
     return value, (_ONE if x > 0 else small) / (_ONE + small)
 
 
 @_inlined
 def _zeros(rows):
     return np.zeros((rows, CHANNELS), np.float32)
+
+
+@_inlined
+def _to_base_2(A, first, width, a):
+    """The channels first.. of A, for `_exp2`."""
+    for n in range(len(A)):
+        for c in range(width):
+            a[n, c] = A[n, first + c] * _LOG2_E
 
 
 @_compiled
@@ -79,9 +89,7 @@ def forward(u, delta, A, B, C, D, bias, y, states, steps, begin, end):  # pragma
         group = scan % G
         for first in range(0, d, CHANNELS):
             width = min(CHANNELS, d - first)
-            for n in range(N):
-                for c in range(width):
-                    a[n, c] = A[group, n, first + c] * _LOG2_E
+            _to_base_2(A[group], first, width, a)
             h[:] = 0
             for t in range(L):
                 if t % steps == 0:
@@ -118,6 +126,21 @@ def _advance(u, delta, a, bias, B, scan, first, width, start, stop, step, slope,
                 h[i + 1, n, c] = kept * h[i, n, c] + b * x[c]
 
 
+@_inlined
+def _give_back(
+    u, D, first, width, grad, step, slope, of_x, of_exponent, du, ddelta, of_bias, of_skip
+):
+    """The gradients of u, delta, bias and D at one step."""
+    for c in range(width):
+        given = u[first + c]
+        of_step = of_exponent[c] * _LN2 + of_x[c] * given
+        of_raw = of_step * slope[c]
+        ddelta[first + c] = of_raw
+        du[first + c] = of_x[c] * step[c] + D[first + c] * grad[c]
+        of_bias[c] += of_raw
+        of_skip[c] += grad[c] * given
+
+
 @_compiled
 def backward(
     dy, states, u, delta, A, B, C, D, bias, du, ddelta, dA, dB, dC, dD, dbias, steps, begin, end
@@ -142,9 +165,7 @@ def backward(
             # What lies beyond `width` must add nothing to the sums over channels.
             a[:], step[:], x[:], grad[:], h[0] = 0, 0, 0, 0, 0
             carry[:], of_a[:], of_skip[:], of_bias[:] = 0, 0, 0, 0
-            for n in range(N):
-                for c in range(width):
-                    a[n, c] = A[group, n, first + c] * _LOG2_E
+            _to_base_2(A[group], first, width, a)
             for block in range((L - 1) // steps, -1, -1):
                 start, stop = block * steps, min(L, (block + 1) * steps)
                 h[0, :, :width] = states[block, scan, :, first : first + width]
@@ -173,16 +194,10 @@ def backward(
                             of_a[n, c] += of_decay * step[i, c]
                         dB[scan, t, n] += of_b
                         dC[scan, t, n] += of_out
-                    for c in range(width):
-                        given = u[scan, t, first + c]
-                        of_step = of_exponent[c] * _LN2 + of_x[c] * given
-                        of_raw = of_step * slope[i, c]
-                        ddelta[scan, t, first + c] = of_raw
-                        du[scan, t, first + c] = (
-                            of_x[c] * step[i, c] + D[group, first + c] * grad[c]
-                        )
-                        of_bias[c] += of_raw
-                        of_skip[c] += grad[c] * given
+                    _give_back(
+                        u[scan, t], D[group], first, width, grad, step[i], slope[i], of_x,
+                        of_exponent, du[scan, t], ddelta[scan, t], of_bias, of_skip,
+                    )  # fmt: skip
             dA[scan, :, first : first + width] = of_a[:, :width]
             dD[scan, first : first + width] = of_skip[:width]
             dbias[scan, first : first + width] = of_bias[:width]

@@ -4,9 +4,6 @@
 them scalar. They keep a row of channels in registers while they walk over the entries that read or
 write it. An entry is a pixel of the map, `index`, and its share. The arrays are flat; pixel i has
 its channels at i * stride and following, of which `shift` is the first of the row.
-
-Numba keeps compiled kernels until the file that they stand in changes: after a change here, change
-sampling_numba.py and scan_numba.py as well.
 """
 
 from __future__ import annotations

@@ -12,7 +12,10 @@ import torch
 
 
 def in_parts(count: int, work: Callable[[int, int], None]) -> None:
-    """work(begin, end) for equal parts of 0..count, one a thread. Returns when all are done."""
+    """work(begin, end) for equal parts of 0..count, one a thread. Returns when all are done.
+
+    `work` must not come back here: all threads would wait for one another.
+    """
     threads = max(1, min(torch.get_num_threads(), count))
     ends = [count * i // threads for i in range(threads + 1)]
     if threads == 1:

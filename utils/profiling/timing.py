@@ -21,6 +21,7 @@ from torch import Tensor
 from model import build_model
 from model.base import RoadModel
 from utils import distributed
+from utils.compiling import compile_network
 from utils.distributed import Ranks
 from utils.engine import train_one_epoch
 from utils.profiling.memory import PeakMemory
@@ -92,7 +93,7 @@ def time_forward(config: Config, conditions: Conditions) -> Timing:
     device = ranks.device
     model = _network(config, ranks).eval()
     memory = PeakMemory(model, device)
-    network = torch.compile(model) if conditions.compiled else model
+    network = compile_network(model, device) if conditions.compiled else model
     small, image = (
         torch.randn(conditions.batch, 3, side, side).to(device)
         for side in (SMALL_SIDE, conditions.size)

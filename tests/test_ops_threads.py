@@ -1,0 +1,46 @@
+"""Kernels in threads: all parts, errors, and a process that was forked."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+
+from model.ops.threads import in_parts
+
+
+@pytest.fixture(autouse=True)
+def three_threads(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+
+
+def parts(count: int) -> list[tuple[int, int]]:
+    done: list[tuple[int, int]] = []
+    in_parts(count, lambda begin, end: done.append((begin, end)))
+    return sorted(done)
+
+
+def test_parts_are_equal_and_no_more_than_the_count():
+    assert parts(7) == [(0, 2), (2, 4), (4, 7)]
+    assert parts(2) == [(0, 1), (1, 2)]
+
+
+def test_errors_come_through():
+    with pytest.raises(ZeroDivisionError):
+        in_parts(3, lambda begin, end: begin // (end - 2))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_process_has_threads_of_its_own():
+    expected = parts(7)  # the parent's threads, which its child lacks
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.alarm(20)
+            status = 0 if parts(7) == expected else 1
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
