@@ -176,7 +176,7 @@ def test_chips_that_cannot_be_used(tmp_path: Path, capsys):
     said = refused(capsys, "spacenet", src, tmp_path)
     assert f"{paths[0]}: no coordinate reference system" in said
     assert f"{paths[0]}: 1 bands" in said
-    assert f"{paths[1]}: cannot be read" in said
+    assert f"{paths[1]}: is truncated or damaged" in said
 
 
 def test_a_truncated_chip_costs_a_line(tmp_path: Path, capsys):
@@ -187,7 +187,7 @@ def test_a_truncated_chip_costs_a_line(tmp_path: Path, capsys):
     path.write_bytes(whole[: len(whole) * 2 // 3])
     assert prepare("spacenet", src, tmp_path / "dst") == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if path.name in line]
-    assert len(lines) == 1 and lines[0].startswith(f"{path}: cannot be read as an image: ")
+    assert len(lines) == 1 and lines[0].startswith(f"{path}: is truncated or damaged")
     folder = tmp_path / "dst" / "spacenet"
     assert len(list(folder.glob("*/image/*"))) == len(list(folder.glob("*/label/*"))) == 2
     path.write_bytes(whole)
