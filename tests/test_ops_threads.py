@@ -8,12 +8,17 @@ import signal
 import pytest
 import torch
 
+from model.ops import threads
 from model.ops.threads import in_parts
 
 
-@pytest.fixture(autouse=True)
-def three_threads(monkeypatch):
+@pytest.fixture(autouse=True, params=["PyTorch's threads", "threads of our own"])
+def three_threads(monkeypatch, request):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    if request.param == "threads of our own":
+        monkeypatch.setattr(threads, "_openmp", lambda: None)
+    elif threads._openmp() is None:
+        pytest.skip("PyTorch's threads cannot be reached on this system")
 
 
 def parts(count: int) -> list[tuple[int, int]]:

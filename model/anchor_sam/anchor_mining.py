@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.ops.deform_strip import Axis, deform_strip
+from model.ops.pointwise import Pointwise
 
 
 class LatentAnchors(NamedTuple):
@@ -42,7 +43,7 @@ class AnchorMining(nn.Module):
         super().__init__()
         self.input_projection = nn.Conv2d(channels, channels, 1)
         self.prior = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
-        self.value_projection = nn.Linear(channels, channels)
+        self.value_projection = Pointwise(channels, channels)
         self.horizontal_offsets = StripOffsets(channels, taps, groups, axis="w")
         self.vertical_offsets = StripOffsets(channels, taps, groups, axis="h")
         self.fusion = BayesianFusion(channels)
@@ -86,7 +87,7 @@ class StripOffsets(nn.Module):
         self.groups = groups
         self.depthwise = nn.Conv2d(channels, channels, kernel, padding=padding, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
-        self.head = nn.Linear(channels, groups * taps)
+        self.head = Pointwise(channels, groups * taps)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.ops.pointwise import Pointwise, pointwise
 from model.ops.sampling import deform_sample
 from model.ops.taps import places
 
@@ -85,10 +86,10 @@ class DCNv3(nn.Module):
         taps = self.kernel_size**2
         self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.norm = nn.LayerNorm(channels)
-        self.offset = nn.Linear(channels, groups * taps * 2)
-        self.mask = nn.Linear(channels, groups * taps)
-        self.input_projection = nn.Linear(channels, channels)
-        self.output_projection = nn.Linear(channels, channels)
+        self.offset = Pointwise(channels, groups * taps * 2)
+        self.mask = Pointwise(channels, groups * taps)
+        self.input_projection = Pointwise(channels, channels)
+        self.output_projection = Pointwise(channels, channels)
         for head in (self.offset, self.mask):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
@@ -121,5 +122,5 @@ class DCNv3(nn.Module):
             parameter.unflatten(0, (self.groups, -1)).transpose(0, 1).flatten(0, 1)  # G K -> K G
             for parameter in (self.mask.weight, self.mask.bias)
         )
-        logits = F.linear(guide, weight, bias).unflatten(-1, (-1, self.groups))
+        logits = pointwise(guide, weight, bias).unflatten(-1, (-1, self.groups))
         return logits.softmax(-2).transpose(-1, -2)  # B H W K G -> B H W G K

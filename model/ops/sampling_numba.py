@@ -141,13 +141,22 @@ def _corners(y, x, weight, weighted, pixel, image, h, w, first, last, size, inde
 
 
 @_inlined
-def _target(pixel, image, h, w, first, size):
-    """The pixel of the result that the tap `first` and those behind it give to."""
-    if size.form != _SUBPIXELS:
-        return pixel
-    H, W, step = size.H, size.W, size.step
-    row, column = first % size.K // step, first % size.K % step
-    return ((image * H + h) * step + row) * W * step + w * step + column
+def _sums(size):
+    """How many sums of taps a pixel has, of how many taps, and by how much the result is enlarged;
+    for each its first channel, and where it goes from the pixel's first value of the result on.
+
+    A sum takes all taps of its group, a sub-pixel its own.
+    """
+    taps, c = size.G * size.K, size.C // size.G
+    together, enlarged = (1, size.step) if size.form == _SUBPIXELS else (size.K, 1)
+    count = taps // together
+    channel, target = np.empty(count, np.intp), np.empty(count, np.intp)
+    for s in range(count):
+        g, k = s * together // size.K, s * together % size.K
+        row, column = k // enlarged, k % enlarged  # of the sub-pixel; of other forms 0
+        channel[s] = g * c
+        target[s] = (row * size.W * enlarged + column) * size.C + channel[s]
+    return count, together, enlarged, channel, target
 
 
 @_inlined
@@ -174,18 +183,20 @@ def forward(
     planes = 2 if form <= _STRIP_W else 4
     y, x = np.empty(2 * taps, value.dtype), np.empty(2 * taps, value.dtype)
     index, share = np.empty(planes * taps, np.int32), np.empty(planes * taps, value.dtype)
+    sums, together, enlarged, channel, target = _sums(size)
     for line in range(begin, end):
         image, h = line // H, line % H
         for w in range(W):
             pixel = line * W + w
             _places(offset, pixel, taps_y, taps_x, h, w, 0, taps, size, y, x)
             _corners(y, x, weight, weighted, pixel, image, h, w, 0, taps, size, index, share)
-            # A sum takes all taps of its group, a sub-pixel its own.
-            together = 1 if form == _SUBPIXELS else K
-            for first in range(0, taps, together):
-                last, g = first + together, first // K
-                at = _target(pixel, image, h, w, first, size) * C + g * c
-                _sum_channels(value, index, share, first, last, taps, planes, C, g * c, c, out, at)
+            at = (line * enlarged * W + w) * enlarged * C
+            for s in range(sums):
+                first = s * together
+                _sum_channels(
+                    value, index, share, first, first + together, taps, planes, C, channel[s], c,
+                    out, at + target[s],
+                )  # fmt: skip
 
 
 @_inlined
@@ -262,6 +273,7 @@ def backward(
     y, x = np.empty(2 * taps, value.dtype), np.empty(2 * taps, value.dtype)
     index, share = np.empty(planes * taps, np.int32), np.empty(planes * taps, value.dtype)
     product = np.empty(planes * taps, value.dtype)
+    _, together, enlarged, channel, target = _sums(size)
     for image in range(begin // G, (end + G - 1) // G):
         # These groups' channels of this image are this thread's alone.
         begin_tap = max(begin - image * G, 0) * K
@@ -277,13 +289,12 @@ def backward(
                 for plane in range(planes):
                     for t in range(plane * taps + begin_tap, plane * taps + end_tap):
                         product[t] = 0
-                together = 1 if form == _SUBPIXELS else K
-                for first in range(begin_tap, end_tap, together):
-                    last, g = first + together, first // K
-                    at = _target(pixel, image, h, w, first, size) * C + g * c
+                at = ((image * H + h) * enlarged * W + w) * enlarged * C
+                for s in range(begin_tap // together, end_tap // together):
+                    first = s * together
                     _scatter_channels(
-                        grad, at, value, index, share, first, last, taps, planes, C, g * c, c,
-                        of_value, product,
+                        grad, at + target[s], value, index, share, first, first + together, taps,
+                        planes, C, channel[s], c, of_value, product,
                     )  # fmt: skip
                 _slopes(
                     y, x, weight, weighted, pixel, begin_tap, end_tap, size, product, of_offset,

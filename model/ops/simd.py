@@ -66,12 +66,17 @@ def _total(builder: ir.IRBuilder, row: ir.Value) -> ir.Value:
 
 @contextmanager
 def _entries(
-    builder: ir.IRBuilder, first: ir.Value, last: ir.Value, plane: ir.Value, planes: ir.Value
+    builder: ir.IRBuilder,
+    first: ir.Value,
+    last: ir.Value,
+    plane: ir.Value,
+    planes: ir.Value,
+    every: int = 1,
 ) -> Iterator[ir.Value]:
-    """A loop over the entries first..last of each plane, `plane` apart."""
-    with cgutils.for_range(builder, planes, intp=_INDEX) as corner:
-        base = builder.mul(corner.index, plane)
-        one = ir.Constant(_INDEX, 1)
+    """A loop over the entries first..last of each plane, `plane` apart; of `every` so many only."""
+    none, one, step = (ir.Constant(_INDEX, number) for number in (0, 1, every))
+    with cgutils.for_range_slice(builder, none, planes, step, intp=_INDEX) as (corner, _):
+        base = builder.mul(corner, plane)
         start, stop = builder.add(base, first), builder.add(base, last)
         with cgutils.for_range_slice(builder, start, stop, one, intp=_INDEX) as (entry, _):
             yield entry
@@ -80,7 +85,8 @@ def _entries(
 def weighted_sum(lanes: int) -> Callable:
     """out[at : at + lanes] = sum over the entries of share * value[index * stride + shift : ...].
 
-    The entries are first..last of each of `planes` planes of `plane` entries.
+    The entries are first..last of each of `planes` planes of `plane` entries, an even number of
+    planes.
     """
 
     @intrinsic
@@ -97,16 +103,19 @@ def weighted_sum(lanes: int) -> Callable:
             )
             first, last, plane, planes, stride, shift = args[3:9]
             source, target = _Row(builder, value, lanes), _Row(builder, out, lanes)
+            # Two planes at a time, a sum for each: an addition waits for the one before it.
             zero = ir.Constant(source.vector, None)
-            total = cgutils.alloca_once_value(builder, zero)
-            builder.store(zero, total)
-            with _entries(builder, first, last, plane, planes) as entry:
-                weight = builder.load(builder.gep(share.data, [entry]))
-                pixel = builder.sext(builder.load(builder.gep(index.data, [entry])), _INDEX)
-                row = source.load(builder.add(builder.mul(pixel, stride), shift))
-                part = builder.fmul(_spread(builder, weight, row.type), row, flags=REORDERED)
-                builder.store(builder.fadd(builder.load(total), part, flags=REORDERED), total)
-            target.store(builder.load(total), args[10])
+            totals = [cgutils.alloca_once_value(builder, zero) for _ in range(2)]
+            for total in totals:
+                builder.store(zero, total)
+            with _entries(builder, first, last, plane, planes, every=2) as entry:
+                for total, place in zip(totals, (entry, builder.add(entry, plane)), strict=True):
+                    weight = builder.load(builder.gep(share.data, [place]))
+                    pixel = builder.sext(builder.load(builder.gep(index.data, [place])), _INDEX)
+                    row = source.load(builder.add(builder.mul(pixel, stride), shift))
+                    part = builder.fmul(_spread(builder, weight, row.type), row, flags=REORDERED)
+                    builder.store(builder.fadd(builder.load(total), part, flags=REORDERED), total)
+            target.store(builder.fadd(*map(builder.load, totals)), args[10])
             return context.get_dummy_value()
 
         return signature, generate

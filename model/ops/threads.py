@@ -1,14 +1,17 @@
-"""Compiled kernels, which hold no lock, in as many threads as PyTorch uses."""
+"""Compiled kernels, which hold no lock, in PyTorch's own threads."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import pairwise
 
 import torch
+
+_PROCESS = os.getpid()
 
 
 def in_parts(count: int, work: Callable[[int, int], None]) -> None:
@@ -17,12 +20,47 @@ def in_parts(count: int, work: Callable[[int, int], None]) -> None:
     `work` must not come back here: all threads would wait for one another.
     """
     threads = max(1, min(torch.get_num_threads(), count))
-    ends = [count * i // threads for i in range(threads + 1)]
+
+    def one(part: int, parts: int) -> None:
+        work(count * part // parts, count * (part + 1) // parts)
+
+    openmp = _openmp()
     if threads == 1:
-        work(0, count)
+        one(0, 1)
+    elif openmp is not None and os.getpid() == _PROCESS:  # OpenMP's threads do not survive a fork
+        _by_openmp(openmp, threads, one)
     else:
         pool = _pool(os.getpid(), threads)
-        list(pool.map(lambda part: work(*part), pairwise(ends)))  # list: errors come through
+        list(pool.map(one, range(threads), [threads] * threads))  # list: errors come through
+
+
+@cache
+def _openmp() -> ctypes.CDLL | None:
+    """What PyTorch's operators run their loops by, where it can be called: on Linux.
+
+    For some milliseconds after an operator its threads wait at full speed for the next one. Other
+    threads would share the cores with them; by the same runtime ours are the same threads.
+    """
+    runtime = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return runtime if hasattr(runtime, "GOMP_parallel") else None
+
+
+_C_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+def _by_openmp(runtime: ctypes.CDLL, threads: int, one: Callable[[int, int], None]) -> None:
+    errors: list[BaseException] = []
+
+    def region(_: None) -> None:
+        try:
+            one(runtime.omp_get_thread_num(), runtime.omp_get_num_threads())
+        except BaseException as error:  # which C could not pass on
+            errors.append(error)
+
+    arguments = (_C_FUNCTION(region), None, ctypes.c_uint(threads), ctypes.c_uint(0))
+    runtime.GOMP_parallel(*arguments)
+    if errors:
+        raise errors[0]
 
 
 @cache

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.base import RoadModel
 from model.ops.flops import FLOP_FORMULAS
+from model.ops.pointwise import Pointwise
 from utils.profiling.parts import Meter, parameters_by_part, part_meter
 
 #: Operators that compute nothing: they make, move, order or look up.
@@ -52,6 +53,8 @@ ELEMENT_WISE = {"_prelu_kernel"}
 REDUCTIONS = {"sum", "mean", "amax", "amin", "max", "min", "argmax", "argmin", "var", "var_mean"}
 #: As in attention. They are no modules, and thop counts modules.
 PRODUCTS = ("bmm", "baddbmm")
+#: Layers of ours that thop can count by rules of its own.
+THOP_RULES = {Pointwise: register_hooks[nn.Linear]}
 
 
 @dataclass(frozen=True)
@@ -136,12 +139,12 @@ def _short(operator: Any) -> str:
 def _thop_macs(model: RoadModel, image: torch.Tensor) -> int:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # its version check is of another time
-        macs, _ = thop.profile(model, (image,), verbose=False)
+        macs, _ = thop.profile(model, (image,), custom_ops=THOP_RULES, verbose=False)
     return int(macs)
 
 
 def _known_to_thop(name: str, module: nn.Module) -> str:
-    return "known" if type(module) in register_hooks else "unknown"
+    return "known" if type(module) in register_hooks | THOP_RULES else "unknown"
 
 
 def _thop_note(outside: float, by_operator: dict[str, int]) -> str:
