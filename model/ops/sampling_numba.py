@@ -61,26 +61,31 @@ def _split(shift, base):
 
 
 @_spliced
-def _places(offset, pixel, taps_y, taps_x, h, w, first, last, size, y, x):
-    """Where the taps first..last of a pixel read: a plane of whole pixels, one of fractions."""
+def _places(offset, pixel, taps_y, taps_x, h, w, first, count, size, y, x):
+    """Where `count` taps of a pixel from `first` on read: a plane of whole pixels, one of fractions
+    beyond them."""
     form, taps = size.form, size.G * size.K
     row, column = y.dtype.type(h), x.dtype.type(w)
+    at = pixel * taps + first
     if form == _STRIP_H:
-        for t in range(first, last):
-            y[t], y[taps + t] = _split(offset[np.uintp(pixel * taps + t)], row + taps_y[t])
+        for t in range(count):
+            y[t], y[count + t] = _split(offset[np.uintp(at + t)], row + taps_y[np.uintp(first + t)])
     elif form == _STRIP_W:
-        for t in range(first, last):
-            x[t], x[taps + t] = _split(offset[np.uintp(pixel * taps + t)], column + taps_x[t])
+        for t in range(count):
+            x[t], x[count + t] = _split(
+                offset[np.uintp(at + t)], column + taps_x[np.uintp(first + t)]
+            )
     elif form == _SQUARE:
-        for t in range(first, last):
-            at = 2 * (pixel * taps + t)
-            y[t], y[taps + t] = _split(offset[np.uintp(at)], row + taps_y[t])
-            x[t], x[taps + t] = _split(offset[np.uintp(at + 1)], column + taps_x[t])
+        for t in range(count):
+            pair, tap = 2 * (at + t), np.uintp(first + t)
+            y[t], y[count + t] = _split(offset[np.uintp(pair)], row + taps_y[tap])
+            x[t], x[count + t] = _split(offset[np.uintp(pair + 1)], column + taps_x[tap])
     else:
-        for t in range(first, last):  # sub-pixels lie at fractions themselves
-            at = 2 * pixel * taps + t
-            x[t], x[taps + t] = _split(offset[np.uintp(at)] + taps_x[t], column)
-            y[t], y[taps + t] = _split(offset[np.uintp(at + taps)] + taps_y[t], row)
+        at += pixel * taps
+        for t in range(count):  # sub-pixels lie at fractions themselves
+            tap = np.uintp(first + t)
+            x[t], x[count + t] = _split(offset[np.uintp(at + t)] + taps_x[tap], column)
+            y[t], y[count + t] = _split(offset[np.uintp(at + taps + t)] + taps_y[tap], row)
 
 
 @_inlined
@@ -104,40 +109,40 @@ def _between(below, part, one, end, border):
 
 
 @_spliced
-def _corners(y, x, weight, weighted, pixel, image, h, w, first, last, size, index, share):
-    """Pixel and share of the corners of the taps first..last, one plane of G * K a corner."""
-    H, W, form, taps = size.H, size.W, size.form, size.G * size.K
+def _corners(y, x, weight, weighted, pixel, image, h, w, first, count, size, index, share):
+    """Pixel and share of the corners of these taps, one plane a corner."""
+    H, W, form = size.H, size.W, size.form
     one = y.dtype.type(1)
     bottom, right = y.dtype.type(H - 1), y.dtype.type(W - 1)
     origin, columns = np.int32(image * H * W), np.int32(W)
     if form == _STRIP_H:
         here = np.int32(origin + w)
-        for t in range(first, last):
-            low, high, share[t], share[taps + t], _, _ = _between(
-                y[t], y[taps + t], one, bottom, False
+        for t in range(count):
+            low, high, share[t], share[count + t], _, _ = _between(
+                y[t], y[count + t], one, bottom, False
             )
-            index[t], index[taps + t] = here + low * columns, here + high * columns
+            index[t], index[count + t] = here + low * columns, here + high * columns
     elif form == _STRIP_W:
         here = np.int32(origin + h * W)
-        for t in range(first, last):
-            low, high, share[t], share[taps + t], _, _ = _between(
-                x[t], x[taps + t], one, right, False
+        for t in range(count):
+            low, high, share[t], share[count + t], _, _ = _between(
+                x[t], x[count + t], one, right, False
             )
-            index[t], index[taps + t] = here + low, here + high
+            index[t], index[count + t] = here + low, here + high
     else:
-        border = form == _SUBPIXELS
-        for t in range(first, last):
-            top, below, upper, lower, _, _ = _between(y[t], y[taps + t], one, bottom, border)
-            left, beside, before, behind, _, _ = _between(x[t], x[taps + t], one, right, border)
+        border, at = form == _SUBPIXELS, pixel * size.G * size.K + first
+        for t in range(count):
+            top, below, upper, lower, _, _ = _between(y[t], y[count + t], one, bottom, border)
+            left, beside, before, behind, _, _ = _between(x[t], x[count + t], one, right, border)
             if weighted:
-                factor = weight[np.uintp(pixel * taps + t)]
+                factor = weight[np.uintp(at + t)]
                 upper, lower = upper * factor, lower * factor
             index[t] = origin + top * columns + left
-            index[taps + t] = origin + top * columns + beside
-            index[2 * taps + t] = origin + below * columns + left
-            index[3 * taps + t] = origin + below * columns + beside
-            share[t], share[taps + t] = upper * before, upper * behind
-            share[2 * taps + t], share[3 * taps + t] = lower * before, lower * behind
+            index[count + t] = origin + top * columns + beside
+            index[2 * count + t] = origin + below * columns + left
+            index[3 * count + t] = origin + below * columns + beside
+            share[t], share[count + t] = upper * before, upper * behind
+            share[2 * count + t], share[3 * count + t] = lower * before, lower * behind
 
 
 @_inlined
@@ -200,36 +205,50 @@ def forward(
 
 
 @_inlined
-def _slopes(y, x, weight, weighted, pixel, first, last, size, product, of_offset, of_weight):
-    """From the corners' products to the gradients of the taps first..last."""
+def _slopes(
+    y, x, weight, weighted, pixel, first, count, size, product, results, of_offset, of_weight
+):
+    """From the corners' products to the gradients of these taps, by way of the planes `results`:
+    loops that write to the gradients themselves are not vectorised, as those might overlap."""
     H, W, form, taps = size.H, size.W, size.form, size.G * size.K
     one = y.dtype.type(1)
     bottom, right = y.dtype.type(H - 1), y.dtype.type(W - 1)
+    at = pixel * taps + first
     if form <= _STRIP_W:
-        for t in range(first, last):
-            place, side = (y, bottom) if form == _STRIP_H else (x, right)
-            _, _, _, _, low, high = _between(place[t], place[taps + t], one, side, False)
-            of_offset[np.uintp(pixel * taps + t)] = low * product[t] + high * product[taps + t]
+        place, side = (y, bottom) if form == _STRIP_H else (x, right)
+        for t in range(count):
+            _, _, _, _, low, high = _between(place[t], place[count + t], one, side, False)
+            results[t] = low * product[t] + high * product[count + t]
+        for t in range(count):
+            of_offset[np.uintp(at + t)] = results[t]
+        return
+    border = form == _SUBPIXELS
+    for t in range(count):
+        _, _, upper, lower, up, down = _between(y[t], y[count + t], one, bottom, border)
+        _, _, before, behind, back, on = _between(x[t], x[count + t], one, right, border)
+        above = before * product[t] + behind * product[count + t]
+        beneath = before * product[2 * count + t] + behind * product[3 * count + t]
+        slope_x = upper * (back * product[t] + on * product[count + t])
+        slope_x += lower * (back * product[2 * count + t] + on * product[3 * count + t])
+        results[t], results[count + t] = up * above + down * beneath, slope_x
+        results[2 * count + t] = upper * above + lower * beneath
+    if weighted:
+        for t in range(count):
+            factor = weight[np.uintp(at + t)]
+            results[t] *= factor
+            results[count + t] *= factor
+        for t in range(count):
+            of_weight[np.uintp(at + t)] = results[2 * count + t]
+    if form == _SQUARE:
+        for t in range(count):
+            pair = 2 * (at + t)
+            of_offset[np.uintp(pair)] = results[t]
+            of_offset[np.uintp(pair + 1)] = results[count + t]
     else:
-        border = form == _SUBPIXELS
-        for t in range(first, last):
-            _, _, upper, lower, up, down = _between(y[t], y[taps + t], one, bottom, border)
-            _, _, before, behind, back, on = _between(x[t], x[taps + t], one, right, border)
-            above = before * product[t] + behind * product[taps + t]
-            beneath = before * product[2 * taps + t] + behind * product[3 * taps + t]
-            slope_y = up * above + down * beneath
-            slope_x = upper * (back * product[t] + on * product[taps + t])
-            slope_x += lower * (back * product[2 * taps + t] + on * product[3 * taps + t])
-            if weighted:
-                factor = weight[np.uintp(pixel * taps + t)]
-                slope_y, slope_x = slope_y * factor, slope_x * factor
-                of_weight[np.uintp(pixel * taps + t)] = upper * above + lower * beneath
-            if form == _SQUARE:
-                of_offset[np.uintp(2 * (pixel * taps + t))] = slope_y
-                of_offset[np.uintp(2 * (pixel * taps + t) + 1)] = slope_x
-            else:
-                of_offset[np.uintp(2 * pixel * taps + t)] = slope_x
-                of_offset[np.uintp((2 * pixel + 1) * taps + t)] = slope_y
+        at += pixel * taps
+        for t in range(count):
+            of_offset[np.uintp(at + t)] = results[count + t]
+            of_offset[np.uintp(at + taps + t)] = results[t]
 
 
 @_inlined
@@ -268,35 +287,31 @@ def backward(
     the result does not depend on the number of threads.
     """
     _, H, W, C, G, K, form, _ = size
-    taps, c = G * K, C // G
-    planes = 2 if form <= _STRIP_W else 4
-    y, x = np.empty(2 * taps, value.dtype), np.empty(2 * taps, value.dtype)
-    index, share = np.empty(planes * taps, np.int32), np.empty(planes * taps, value.dtype)
-    product = np.empty(planes * taps, value.dtype)
+    c, planes = C // G, 2 if form <= _STRIP_W else 4
     _, together, enlarged, channel, target = _sums(size)
     for image in range(begin // G, (end + G - 1) // G):
         # These groups' channels of this image are this thread's alone.
-        begin_tap = max(begin - image * G, 0) * K
-        end_tap = min(end - image * G, G) * K
+        first = max(begin - image * G, 0) * K
+        count = min(end - image * G, G) * K - first
+        y, x = np.empty(2 * count, value.dtype), np.empty(2 * count, value.dtype)
+        index, share = np.empty(planes * count, np.int32), np.empty(planes * count, value.dtype)
+        product = np.empty(planes * count, value.dtype)
         for h in range(H):
             for w in range(W):
                 pixel = (image * H + h) * W + w
-                _places(offset, pixel, taps_y, taps_x, h, w, begin_tap, end_tap, size, y, x)
+                _places(offset, pixel, taps_y, taps_x, h, w, first, count, size, y, x)
                 _corners(
-                    y, x, weight, weighted, pixel, image, h, w, begin_tap, end_tap, size, index,
-                    share,
-                )  # fmt: skip
-                for plane in range(planes):
-                    for t in range(plane * taps + begin_tap, plane * taps + end_tap):
-                        product[t] = 0
+                    y, x, weight, weighted, pixel, image, h, w, first, count, size, index, share
+                )
+                product[:] = 0
                 at = ((image * H + h) * enlarged * W + w) * enlarged * C
-                for s in range(begin_tap // together, end_tap // together):
-                    first = s * together
+                for tap in range(0, count, together):
+                    s = (first + tap) // together
                     _scatter_channels(
-                        grad, at + target[s], value, index, share, first, first + together, taps,
+                        grad, at + target[s], value, index, share, tap, tap + together, count,
                         planes, C, channel[s], c, of_value, product,
                     )  # fmt: skip
-                _slopes(
-                    y, x, weight, weighted, pixel, begin_tap, end_tap, size, product, of_offset,
+                _slopes(  # for which the shares make room
+                    y, x, weight, weighted, pixel, first, count, size, product, share, of_offset,
                     of_weight,
                 )  # fmt: skip
