@@ -24,6 +24,7 @@ from typing import Any, get_args
 from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from prettytable import PrettyTable
 from torch import Tensor, nn
 
@@ -56,6 +57,8 @@ REFERENCES = {
         deform_strip_reference, dtype=torch.float32
     ),
     "model.ops.dysample.dysample": partial(dysample_reference, dtype=torch.float32),
+    "model.ops.dcnv3.pointwise": F.linear,
+    "model.ops.pointwise.pointwise": F.linear,
 }
 
 
