@@ -73,7 +73,8 @@ def _entries(
     planes: ir.Value,
     every: int = 1,
 ) -> Iterator[ir.Value]:
-    """A loop over the entries first..last of each plane, `plane` apart; of `every` so many only."""
+    """A loop over the entries first..last of each plane, `plane` apart; with `every` 2 of each
+    second plane only."""
     none, one, step = (ir.Constant(_INDEX, number) for number in (0, 1, every))
     with cgutils.for_range_slice(builder, none, planes, step, intp=_INDEX) as (corner, _):
         base = builder.mul(corner, plane)
