@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from tests.conftest import ROOT
 from utils.checkpoint import load_checkpoint
-from utils.distributed import init
+from utils.distributed import all_gather_objects, init, shut_down
 from utils.sync_batchnorm import RankBatchNorm
 
 SETTINGS = (
@@ -69,6 +71,29 @@ def test_two_ranks_train_as_one_with_the_joint_batch_and_resume(tmp_path, tiny_r
     assert len(last[1]["random"]) == 2
     assert [len(c["history"]) for c in last] == [4, 4]
     assert [p.name for p in (two / "logs_weights").iterdir()] == ["run"]
+
+
+def gather_and_leave(rank: int, folder: Path) -> None:
+    """As a training ends, a few times: gather, leave, and only then drop the wrapped model."""
+    sys.setswitchinterval(10)  # no thread gets Python's lock unless it is let go
+    torch.set_num_threads(1)
+    for turn in range(8):
+        dist.init_process_group("gloo", f"file://{folder}/{turn}", rank=rank, world_size=2)
+        model = nn.parallel.DistributedDataParallel(nn.Linear(3, 3))
+        model(torch.ones(2, 3)).sum().backward()
+        assert all_gather_objects(rank) == [0, 1]
+        shut_down()
+        del model
+
+
+def test_ranks_leave_while_gloos_threads_still_hold_tensors(tmp_path):
+    ranks = torch.multiprocessing.spawn(gather_and_leave, (tmp_path,), nprocs=2, join=False)
+    end = time.monotonic() + 120
+    while not ranks.join(timeout=1):  # of the first rank that ends, whose errors it raises
+        if time.monotonic() > end:
+            for process in ranks.processes:
+                process.kill()
+            pytest.fail("a rank did not leave")
 
 
 def test_more_processes_than_gpus_are_refused_by_every_rank(monkeypatch):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as differentiable
 from torch import Tensor
+
+_TO_LET_GO_S = 0.1
 
 
 class Ranks(NamedTuple):
@@ -51,8 +54,13 @@ def init(device: str = "auto") -> Ranks:
 
 def shut_down() -> None:
     """Leave the process group, so that torchrun ends without complaint."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    if not dist.is_initialized():
+        return
+    if dist.get_backend() == "gloo":
+        # Its threads let go of the last gathered tensors, for which they need Python's lock. Where
+        # DDP holds the group longest, that lock is kept while the group waits for its threads.
+        time.sleep(_TO_LET_GO_S)
+    dist.destroy_process_group()
 
 
 def rank() -> int:
