@@ -248,7 +248,8 @@ def upload_and_look(desk: Visitor, folder: Path) -> None:
     page.locator(".before_after input").fill("20")
     style = page.locator(".before_after").get_attribute("style")
     assert "--cut: 20%" in style
-    assert page.locator(".before_after img").nth(1).evaluate("img => img.naturalWidth") == 512
+    width = "img => img.decode().then(() => img.naturalWidth)"  # it may still be on its way
+    assert page.locator(".before_after img").nth(1).evaluate(width) == 512
     desk.shoots("desktop before and after")
 
 
