@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         if tracker:
             tracker.end()
-        distributed.shut_down()
+        distributed.shut_down(state.network)
     if tracker:
         tracker.report(state.progress.best_epoch, state.progress.best_scores)
     return 0

@@ -82,7 +82,7 @@ def gather_and_leave(rank: int, folder: Path) -> None:
         model = nn.parallel.DistributedDataParallel(nn.Linear(3, 3))
         model(torch.ones(2, 3)).sum().backward()
         assert all_gather_objects(rank) == [0, 1]
-        shut_down()
+        shut_down(model)
         del model
 
 

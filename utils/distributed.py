@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as differentiable
-from torch import Tensor
-
-_TO_LET_GO_S = 0.1
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 class Ranks(NamedTuple):
@@ -52,14 +50,18 @@ def init(device: str = "auto") -> Ranks:
     return Ranks(rank(), world_size(), device)
 
 
-def shut_down() -> None:
-    """Leave the process group, so that torchrun ends without complaint."""
+def shut_down(network: nn.Module | None = None) -> None:
+    """Leave the process group, so that torchrun ends without complaint.
+
+    `network` is what was trained in it, if anything; it cannot be trained after this.
+    """
     if not dist.is_initialized():
         return
-    if dist.get_backend() == "gloo":
-        # Its threads let go of the last gathered tensors, for which they need Python's lock. Where
-        # DDP holds the group longest, that lock is kept while the group waits for its threads.
-        time.sleep(_TO_LET_GO_S)
+    for part in network.modules() if network is not None else ():
+        if isinstance(part, DistributedDataParallel):
+            # These hold the group. Were they the last, it would end while Python's lock is held,
+            # and wait for its threads, of which some wait for this lock.
+            part.reducer = part.logger = None
     dist.destroy_process_group()
 
 
