@@ -146,7 +146,10 @@ class Answers:
     # The models look at it
 
     def find(self, request: gr.Request, progress: gr.Progress = PROGRESS, *values: Any) -> Answer:
-        """Let the chosen models look at the image, and show what they found."""
+        """Let the chosen models look at the image; `redraw` then shows what they found.
+
+        Apart, because the controls that say how it is shown may be moved meanwhile.
+        """
         look, session = Look(*values), self.sessions.of(request.session_hash)
         if not session.has_picture:
             return {self.page.status: texts.said(NO_IMAGE)}
@@ -164,7 +167,7 @@ class Answers:
         spent = f"{' and '.join(look.names)}: {time.monotonic() - begin:.1f} s"
         picture = session.picture
         sentence = f"{picture.name}, {picture.size_text}. {spent}. {picture.note}"
-        return self._display(session, look) | {self.page.status: texts.said(sentence)}
+        return {self.page.status: texts.said(sentence)}
 
     def find_new(
         self, request: gr.Request, progress: gr.Progress = PROGRESS, *values: Any
@@ -176,12 +179,14 @@ class Answers:
         return self.find(request, progress, *values)
 
     def redraw(self, request: gr.Request, *values: Any) -> Answer:
-        """Another threshold, opacity or view of what was found already."""
+        """The view of what was found, as the controls say now."""
         session = self.sessions.of(request.session_hash)
-        look = Look(*values)
+        look, turn = Look(*values), session.next_turn()
         if not session.has_picture or not session.has_looked(look.names):
             return {self.page.status: gr.skip()}
-        return self._display(session, look)
+        answer = self._display(session, look)
+        # An older answer that took longer must not stand over a newer one.
+        return answer if session.is_newest(turn) else {self.page.status: gr.skip()}
 
     def count(self, request: gr.Request, *values: Any) -> Answer:
         """The facts about the roads of each model."""

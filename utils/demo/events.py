@@ -109,7 +109,9 @@ class _Wiring:
 
     def _then_find(self, event: Any, find: Callable) -> None:
         how = MODEL_QUEUE | {"show_progress_on": [self.page.picture]}
-        self._then_count(self._when(event.then, find, self.look, self.shown, **how))
+        found = self._when(event.then, find, self.look, [], **how)
+        drawn = self._when(found.then, self.answers.redraw, self.look, self.shown, **QUIET)
+        self._then_count(drawn)
 
     def _then_count(self, event: Any) -> None:
         self._when(event.then, self.answers.count, self.look, [self.page.facts], **QUIET)

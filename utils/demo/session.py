@@ -53,6 +53,7 @@ class Session:
         self._probabilities: dict[str, np.ndarray] = {}
         self._roads: dict[str, Roads] = {}
         self._numbers = itertools.count(1)
+        self._newest_turn = 0
         self._shown: list[Path] = []
         self._lock = threading.RLock()
 
@@ -135,6 +136,16 @@ class Session:
         """The latent anchors of a model at a pixel of the image."""
         spot = models.spot(name, self.picture.image, x, y)
         return spot, levels_at(models.anchors(name, spot), spot)
+
+    def next_turn(self) -> int:
+        """The number of another wish for a view."""
+        with self._lock:
+            self._newest_turn += 1
+            return self._newest_turn
+
+    def is_newest(self, turn: int) -> bool:
+        """Whether no other view was wished for after this one."""
+        return turn == self._newest_turn
 
     def show(self, pixels: np.ndarray) -> Path:
         """A picture as a file of a new name, for the page; the oldest of them is removed."""
