@@ -27,7 +27,7 @@ def answers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_run(tmp_path / "logs_weights" / "first")
     models, limits = Models(), Limits()
-    icons = {title: tmp_path / "icon.jpg" for title in SCENES}
+    icons = dict.fromkeys(SCENES, tmp_path / "icon.jpg")
     write_picture(scene(SCENE)[0].image, icons[SCENE])
     page = Page(models, limits, icons)
     answers = Answers(page, models, Sessions(tmp_path / "sessions"), limits)

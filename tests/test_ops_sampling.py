@@ -97,6 +97,19 @@ def test_the_portable_form_gives_the_same_without_custom_operators(number: int):
     assert namespaces[1] == {"aten"}
 
 
+def test_the_portable_form_is_what_a_tracer_sees():
+    operator, operands = public_calls()[0]
+
+    class Network(torch.nn.Module):
+        def forward(self, *operands: torch.Tensor) -> torch.Tensor:
+            return operator(*operands)
+
+    with portable():
+        program = torch.export.export(Network(), tuple(operands), strict=True)
+    assert "grid_sampl" in program.graph_module.code
+    assert "anchor_sam" not in program.graph_module.code
+
+
 def test_portable_ends_with_its_block():
     operator, operands = public_calls()[0]
     with pytest.raises(KeyError), portable():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import sys
 
 import pytest
 import torch
@@ -35,6 +37,29 @@ def test_parts_are_equal_and_no_more_than_the_count():
 def test_errors_come_through():
     with pytest.raises(ZeroDivisionError):
         in_parts(3, lambda begin, end: begin // (end - 2))
+
+
+def test_a_signal_at_any_moment_comes_through(monkeypatch):
+    """Most moments are at the start of a part, which C calls: nothing may get lost there."""
+    if threads._openmp() is None:
+        pytest.skip("a pool's locks are Python's own matter")
+    unheard: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unheard.append)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(500):
+            with pytest.raises(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 1e-3))
+                while True:
+                    assert len(parts(3)) == 3
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not unheard
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")

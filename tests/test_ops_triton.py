@@ -40,7 +40,8 @@ def test_kernels_under_the_interpreter():
 
 @pytest.fixture
 def kernels(monkeypatch) -> Iterator[Callable[[], ModuleType]]:
-    """Who samples on CUDA, where a C compiler and Python.h are; asked anew by every test."""
+    """Who samples on an A100, where a C compiler and Python.h are; asked anew by every test."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(Path, "exists", lambda path: True)
@@ -54,10 +55,12 @@ def test_triton_runs_where_it_finds_what_it_needs(kernels, caplog):
     assert not caplog.messages
 
 
-@pytest.mark.parametrize("lacking", ["gcc or clang", "no-such-cc", "Python.h"])
-def test_without_a_compiler_pytorchs_sampler_does_its_work(kernels, monkeypatch, caplog, lacking):
+@pytest.mark.parametrize("lacking", ["gcc or clang", "no-such-cc", "Python.h", "no such GPU"])
+def test_where_triton_cannot_run_pytorchs_sampler_does(kernels, monkeypatch, caplog, lacking):
     if lacking == "Python.h":
         monkeypatch.setattr(Path, "exists", lambda path: path.name != "Python.h")
+    elif lacking == "no such GPU":
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 1))
     else:
         monkeypatch.setattr(shutil, "which", lambda name: None)
     if lacking == "no-such-cc":

@@ -118,7 +118,17 @@ def test_what_is_no_number_shows_where_the_reference_has_it(number: int, value: 
     torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
-def test_no_image_gives_none():
+@pytest.mark.parametrize("form", [scan_blocked, scan_cpu])
+def test_results_are_contiguous_as_the_compiler_is_told(form):
+    inputs = [x.mT.contiguous().mT if x.ndim == 4 else x for x in scan_inputs(2, 3, 9, 4, 5)]
+    y, states = form.forward(*inputs)
+    results = [y, states, *form.backward(torch.ones_like(y), states, *inputs)]
+    assert all(result.is_contiguous() for result in results)
+
+
+@pytest.mark.parametrize("form", [scan_blocked, scan_cpu])
+def test_no_image_gives_none(monkeypatch, form):
+    monkeypatch.setattr(scan_module, "_form", lambda u: form)
     inputs = [x.requires_grad_() for x in scan_inputs(0, 2, 8, 3, 4)]
     y = selective_scan(*inputs)
     assert y.shape == (0, 2, 8, 3)

@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 
 class _Form(threading.local):  # not a ContextVar, which torch.compile cannot look into
-    portable = False
+    def __init__(self) -> None:
+        self.portable = False  # of the class it would be a constant to torch.compile
 
 
 _form = _Form()
@@ -114,8 +115,9 @@ def _kernels(device: str) -> ModuleType:
     lacking = _what_triton_lacks()
     if lacking:
         logger.warning(
-            "Triton needs a C compiler and Python's header files, and finds no %s: the deformable "
-            "operators run on PyTorch's own sampler, which is slower",
+            "Triton needs a GPU of compute capability 7.0 or above, a C compiler and Python's "
+            "header files, and finds no %s: the deformable operators run on PyTorch's own sampler, "
+            "which is slower",
             lacking,
         )
         return sampling_native
@@ -126,6 +128,8 @@ def _kernels(device: str) -> ModuleType:
 
 def _what_triton_lacks() -> str | None:
     """On Unix Triton builds what starts its kernels when they first run; where it looks."""
+    if torch.cuda.get_device_capability() < (7, 0):
+        return "such GPU"
     if os.name != "posix":  # its builds for Windows bring a compiler along
         return None
     compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]

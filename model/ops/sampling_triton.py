@@ -1,8 +1,9 @@
 """Deformable sampling on CUDA, written in Triton, which PyTorch's CUDA builds bring along.
 
-A program takes a block of pixels and the channels of one group. Sums are kept in float32 (float64
-of float64 operands) whatever the type of the operands; gradients of the value are added in place.
-Arguments are those of `sampling.deform_sample`.
+A program takes a block of pixels and, of one group, a block of channels (forward) or all of them
+(backward). Sums are kept in float32 (float64 of float64 operands) whatever the type of the
+operands; gradients of the value are added in place. Arguments are those of
+`sampling.deform_sample`.
 """
 
 from __future__ import annotations
@@ -205,7 +206,8 @@ def _give(of_value, given, value, image, row, column, share, channel, inside, H,
           PRECISE: tl.constexpr):  # fmt: skip
     """Add share * given to a corner's gradient; the products of given and value, summed."""
     corner, at, there = _read(value, image, row, column, channel, inside, H, W, C, PRECISE)
-    tl.atomic_add(of_value + at, share[:, None] * given, mask=there)
+    # Nobody reads the sums before the kernel ends, so no order is asked for.
+    tl.atomic_add(of_value + at, share[:, None] * given, mask=there, sem="relaxed")
     return tl.sum(given * corner, axis=1)
 
 

@@ -29,7 +29,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """y, and the state before every block: (blocks, B, G, N, d)."""
     plan = _Plan.of(u, A)
-    y = torch.empty_like(u)
+    y = u.new_empty(u.shape)  # contiguous, as the fake kernel says
     states = u.new_empty(-(-u.shape[2] // plan.block), len(u), A.shape[0], A.shape[2], A.shape[1])
     work = plan.workspace(2, states)
     for g in plan.groups():
@@ -56,7 +56,7 @@ def backward(
 ) -> list[Tensor]:
     """The gradients of the seven inputs, from the last block to the first."""
     plan = _Plan.of(u, A)
-    du, ddelta, dA, dB, dC = (torch.empty_like(x) for x in (u, delta, A, B, C))
+    du, ddelta, dA, dB, dC = (x.new_empty(x.shape) for x in (u, delta, A, B, C))
     work = plan.workspace(4, states)
     for g in plan.groups():
         carry, dA_g = torch.zeros_like(states[0, :, g]), 0
@@ -89,7 +89,7 @@ class _Plan(NamedTuple):
     @classmethod
     def of(cls, u: Tensor, A: Tensor) -> _Plan:
         B, G, L, d = u.shape
-        group = B * d * A.shape[2]
+        group = max(1, B * d * A.shape[2])
         target = GPU_WIDTH if u.is_cuda else CPU_WIDTH * torch.get_num_threads()
         chunks = min(target // (group * G), -(-L // CHUNK)) if u.is_cuda else 1
         return cls(G, L, width=min(G, max(1, target // group)), chunks=max(1, chunks))

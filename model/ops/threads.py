@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 
 import torch
@@ -31,7 +31,10 @@ def in_parts(count: int, work: Callable[[int, int], None]) -> None:
         _by_openmp(openmp, threads, one)
     else:
         pool = _pool(os.getpid(), threads)
-        list(pool.map(one, range(threads), [threads] * threads))  # list: errors come through
+        running = [pool.submit(one, part, threads) for part in range(threads)]
+        wait(running)
+        for part in running:
+            part.result()  # raises what the part raised
 
 
 @cache
@@ -45,20 +48,30 @@ def _openmp() -> ctypes.CDLL | None:
     return runtime if hasattr(runtime, "GOMP_parallel") else None
 
 
-_C_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_C_FUNCTION = ctypes.CFUNCTYPE(None)  # the pointer that GOMP_parallel passes is left unread
 
 
 def _by_openmp(runtime: ctypes.CDLL, threads: int, one: Callable[[int, int], None]) -> None:
     errors: list[BaseException] = []
 
-    def region(_: None) -> None:
+    def region() -> Iterator[None]:
+        # C cannot pass on what is raised. Python enters a function by the handlers of the signals
+        # that have come, so a callback that begins outside a `try` could lose a Ctrl-C, and the
+        # part with it: each is a generator that has been driven into its own beforehand.
         try:
+            yield
             one(runtime.omp_get_thread_num(), runtime.omp_get_num_threads())
-        except BaseException as error:  # which C could not pass on
+        except GeneratorExit:  # there are fewer threads than were asked for
+            return
+        except BaseException as error:
             errors.append(error)
+        yield
 
-    arguments = (_C_FUNCTION(region), None, ctypes.c_uint(threads), ctypes.c_uint(0))
-    runtime.GOMP_parallel(*arguments)
+    regions = [region() for _ in range(threads)]
+    for each in regions:
+        next(each)
+    enter = _C_FUNCTION(map(next, regions).__next__)
+    runtime.GOMP_parallel(enter, None, ctypes.c_uint(threads), ctypes.c_uint(0))
     if errors:
         raise errors[0]
 
