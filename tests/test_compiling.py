@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 from torch._inductor import config
 
+from model.ops.dcnv3 import DCNv3
 from utils.compiling import compile_network
 
 CPU = torch.device("cpu")
@@ -29,3 +31,14 @@ def test_a_compiler_that_answers_is_enough():
     network = nn.Linear(2, 2)
     with config.patch({"cpp.cxx": (sys.executable,)}):  # it is asked for its version alone
         assert compile_network(network, CPU)._orig_mod is network
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="there is no g++")
+def test_layers_over_maps_are_compiled(monkeypatch):
+    """Linear layers, a custom operator and a softmax between them, as in Anchor-SAM's decoder."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # the case that is not compiled
+    layer, maps = DCNv3(8, groups=2).eval(), torch.randn(1, 8, 5, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(compile_network(layer, CPU)(maps), layer(maps))

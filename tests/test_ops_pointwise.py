@@ -12,6 +12,15 @@ from model.ops.pointwise import Pointwise, pointwise
 from utils.profiling.weigh import THOP_RULES
 
 
+@pytest.fixture(autouse=True, params=[1, 2], ids=["one thread", "two threads"])
+def threads(request):
+    """By one it is a matrix product, by more a convolution."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
 def gradients(layer, x, weight, bias):
     x, weight, bias = (t.detach().clone().requires_grad_() for t in (x, weight, bias))
     out = layer(x, weight, bias)
