@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -112,6 +113,9 @@ def build_training(
 def _wrap(model: RoadModel, config: Config, ranks: Ranks) -> nn.Module:
     network: nn.Module = model
     if ranks.world > 1:
+        # A depthwise weight's axis of length 1 may have any stride; DDP compares the numbers.
+        depthwise = r"(?s)Grad strides do not match bucket view.*?grad\.sizes\(\) = \[\d+, 1, "
+        warnings.filterwarnings("ignore", depthwise)
         devices = [ranks.device.index] if ranks.device.type == "cuda" else None
         network = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
     return compile_network(network, ranks.device) if config.compile else network
