@@ -86,7 +86,13 @@ def main(argv: list[str] | None = None) -> int:
     end_at_signals()
     from utils.files import make_results_folder
     from utils.topology.pairs import find_pair_paths
-    from utils.topology.report import build_report, conditions, table, write_report
+    from utils.topology.report import (
+        build_report,
+        conditions,
+        photo_warnings,
+        table,
+        write_report,
+    )
 
     with user_mistakes():
         request = read_request(args)
@@ -95,8 +101,8 @@ def main(argv: list[str] | None = None) -> int:
             make_results_folder(folder)
     scored = list(score_all(paths, request, args.workers or usable_cores()))
     problems += [image.problem for image in scored if image.problem is not None]
-    for problem in problems:
-        print(problem, file=sys.stderr)
+    for line in (*problems, *photo_warnings(scored)):
+        print(line, file=sys.stderr)
     report = build_report(scored, request)
     report["parameters"] |= {"prediction": str(args.pred), "truth": str(args.gt)}
     if not report["images"]:

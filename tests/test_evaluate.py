@@ -145,6 +145,19 @@ def test_bad_files_are_told_of_and_the_others_go_on(folders, capsys):
     assert [row["name"] for row in read_report(folders)["images"]] == ["a", "b", "c"]
 
 
+def test_photos_in_place_of_masks_cost_a_line(folders, capsys):
+    """A photo of either side; grey predictions may be probabilities."""
+    noise = np.random.default_rng(0).integers(30, 220, (SIDE, SIDE, 3), dtype=np.uint8)
+    write_png(folders / "gt" / "b_mask.png", noise)
+    write_png(folders / "pred" / "b.png", noise[..., 0])
+    write_png(folders / "pred" / "a.png", noise)
+    assert run(folders, "--metrics", "iou") == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "--pred: 1 of 3 look like photos, not masks (a)",
+        "--gt: 1 of 3 look like photos, not masks (b)",
+    ]
+
+
 def test_nothing_to_score_is_a_failure(tmp_path, capsys):
     (tmp_path / "a.json").write_text("no json")
     write_png(tmp_path / "b.png", cross_mask())

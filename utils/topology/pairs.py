@@ -109,6 +109,15 @@ class GivenPair:
     def has_raster(self) -> bool:
         return isinstance(self.prediction, Raster) or isinstance(self.truth, Raster)
 
+    def photos(self) -> tuple[str, ...]:
+        """The sides, "prediction" and "truth", whose raster looks like a photo."""
+        sides = {"prediction": self.prediction, "truth": self.truth}
+        return tuple(
+            name
+            for name, given in sides.items()
+            if isinstance(given, Raster) and given.looks_like_photo
+        )
+
     def probability(self) -> np.ndarray:
         """The prediction as float32 H x W; of a mask 0 and 1."""
         return self.prediction.values.astype(np.float32)
