@@ -173,6 +173,8 @@ def test_nothing_to_score_is_a_failure(tmp_path, capsys):
         (["--output", __file__], "a file is in the way"),
         (["--threshold", "1.5"], "between 0 and 1"),
         (["--sweep", "0.1,x"], "numbers separated by commas"),
+        (["--sweep", "0.1,1,0.5"], "--sweep: 1 does not lie between 0 and 1"),
+        (["--workers", "-3"], "--workers: -3 is less than 1"),
         (["--pixel-size", "0"], "metres above 0"),
         (["--connect", "far"], "METRES[,DEGREES[,PROBABILITY]]"),
         (["--connect", "20,120"], "max_angle_deg must be in"),
@@ -185,6 +187,19 @@ def test_mistakes_of_the_command_line_end_with_status_2(folders, capsys, given, 
         run(folders, *(text.format(folder=folders) for text in given))
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_mistakes_of_the_command_line_are_told_together(folders, capsys):
+    given = ["--metrics", "alps,iuo", "--threshold", "2", "--pixel-size", "0", "--sweep", "0.1,b",
+             "--connect", "20,x", "--workers", "0", "--pred", "nowhere"]  # fmt: skip
+    with pytest.raises(SystemExit) as caught:
+        run(folders, *given)
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    parts = ["did you mean 'apls'", "did you mean 'iou'", "--pixel-size", "--threshold", "--sweep",
+             "--connect", "--workers: 0 is less than 1", "nowhere: no such file"]  # fmt: skip
+    assert len(lines) == len(parts)
+    assert all(part in line for part, line in zip(parts, lines, strict=True)), lines
 
 
 def test_help_is_quick_and_scoring_needs_no_torch():
