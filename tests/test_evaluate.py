@@ -191,13 +191,13 @@ def test_mistakes_of_the_command_line_end_with_status_2(folders, capsys, given, 
 
 def test_mistakes_of_the_command_line_are_told_together(folders, capsys):
     given = ["--metrics", "alps,iuo", "--threshold", "2", "--pixel-size", "0", "--sweep", "0.1,b",
-             "--connect", "20,x", "--workers", "0", "--pred", "nowhere"]  # fmt: skip
+             "--connect", "20,x", "--workers", "0", "--pred", "nowhere", "--gt", "nor"]  # fmt: skip
     with pytest.raises(SystemExit) as caught:
         run(folders, *given)
     assert caught.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     parts = ["did you mean 'apls'", "did you mean 'iou'", "--pixel-size", "--threshold", "--sweep",
-             "--connect", "--workers: 0 is less than 1", "nowhere: no such file"]  # fmt: skip
+             "--connect", "--workers: 0 is less than 1", "nowhere: no such file", "nor: no such file"]  # fmt: skip
     assert len(lines) == len(parts)
     assert all(part in line for part, line in zip(parts, lines, strict=True)), lines
 
