@@ -197,7 +197,8 @@ def test_mistakes_of_the_command_line_are_told_together(folders, capsys):
     assert caught.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     parts = ["did you mean 'apls'", "did you mean 'iou'", "--pixel-size", "--threshold", "--sweep",
-             "--connect", "--workers: 0 is less than 1", "nowhere: no such file", "nor: no such file"]  # fmt: skip
+             "--connect", "--workers: 0 is less than 1",
+             "nowhere: no such file", "nor: no such file"]  # fmt: skip
     assert len(lines) == len(parts)
     assert all(part in line for part, line in zip(parts, lines, strict=True)), lines
 
