@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from utils.arguments import ArgumentParser
 from utils.command_line import (
+    Mistakes,
     end_at_signals,
     leave_signals_to_parent,
     plain_end,
@@ -86,17 +87,27 @@ def main(argv: list[str] | None = None) -> int:
     end_at_signals()
     from utils.files import make_results_folder
     from utils.topology.pairs import find_pair_paths
-    from utils.topology.report import build_report, conditions, table, write_report
+    from utils.topology.report import (
+        build_report,
+        conditions,
+        photo_warnings,
+        table,
+        write_report,
+    )
 
+    mistakes = Mistakes()
     with user_mistakes():
-        request = read_request(args)
-        paths, problems = find_pair_paths(args.pred, args.gt)
+        with mistakes:
+            request = read_request(args)
+        with mistakes:
+            paths, problems = find_pair_paths(args.pred, args.gt)
+        mistakes.report()
         for folder in filter(None, (args.output, args.figures)):
             make_results_folder(folder)
     scored = list(score_all(paths, request, args.workers or usable_cores()))
     problems += [image.problem for image in scored if image.problem is not None]
-    for problem in problems:
-        print(problem, file=sys.stderr)
+    for line in (*problems, *photo_warnings(scored)):
+        print(line, file=sys.stderr)
     report = build_report(scored, request)
     report["parameters"] |= {"prediction": str(args.pred), "truth": str(args.gt)}
     if not report["images"]:
@@ -111,27 +122,27 @@ def main(argv: list[str] | None = None) -> int:
 
 def read_request(args: argparse.Namespace) -> Request:
     """The checked arguments; ValueError for all that cannot be."""
-    from utils.config import nearest
     from utils.metrics import DEFAULT_THRESHOLDS
     from utils.topology.connect import read_join_rule
-    from utils.topology.scoring import METRICS, Request
+    from utils.topology.scoring import Request
 
-    names = None
-    if args.metrics:
-        names = tuple(dict.fromkeys(name.strip() for name in args.metrics.split(",")))
-    problems = []
-    for name in names or ():
-        if name not in METRICS:
-            near = nearest(name, METRICS)
-            hint = f", did you mean {near!r}?" if near else ""
-            problems.append(f"--metrics: unknown metric {name!r}{hint} (of: {', '.join(METRICS)})")
-    if not 0 < args.pixel_size < math.inf:
-        problems.append(f"--pixel-size: expected metres above 0, got {args.pixel_size}")
-    sweep = read_thresholds(args.sweep) if args.sweep else DEFAULT_THRESHOLDS
-    for threshold in (args.threshold, *sweep):
-        if not 0 < threshold < 1:
-            problems.append(f"a threshold must lie between 0 and 1, got {threshold}")
-    refuse(problems)
+    mistakes = Mistakes()
+    with mistakes:
+        names = read_metrics(args.metrics) if args.metrics else None
+    with mistakes:
+        if not 0 < args.pixel_size < math.inf:
+            raise ValueError(f"--pixel-size: expected metres above 0, got {args.pixel_size}")
+    with mistakes:
+        if not 0 < args.threshold < 1:
+            raise ValueError(f"--threshold: must lie between 0 and 1, got {args.threshold}")
+    with mistakes:
+        sweep = read_thresholds(args.sweep) if args.sweep else DEFAULT_THRESHOLDS
+    with mistakes:
+        join = read_join_rule(args.connect) if args.connect else None
+    with mistakes:
+        if args.workers is not None and args.workers < 1:
+            raise ValueError(f"--workers: {args.workers} is less than 1")
+    mistakes.report()
     return Request(
         metrics=names,
         threshold=args.threshold,
@@ -139,15 +150,34 @@ def read_request(args: argparse.Namespace) -> Request:
         displace=args.displace,
         sweep=() if args.sweep is None else sweep,
         figures=args.figures,
-        join=read_join_rule(args.connect) if args.connect else None,
+        join=join,
     )
 
 
+def read_metrics(text: str) -> tuple[str, ...]:
+    """'apls,topo' as names, each once. Raises ValueError for every one that is unknown."""
+    from utils.config import nearest
+    from utils.topology.scoring import METRICS
+
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    problems = []
+    for name in names:
+        if name not in METRICS:
+            near = nearest(name, METRICS)
+            hint = f", did you mean {near!r}?" if near else ""
+            problems.append(f"--metrics: unknown metric {name!r}{hint} (of: {', '.join(METRICS)})")
+    refuse(problems)
+    return names
+
+
 def read_thresholds(text: str) -> tuple[float, ...]:
+    """'0.3,0.5' as numbers, sorted. Raises ValueError for others than between 0 and 1."""
     try:
-        return tuple(sorted({float(part) for part in text.split(",")}))
+        thresholds = tuple(sorted({float(part) for part in text.split(",")}))
     except ValueError:
         raise ValueError(f"--sweep: expected numbers separated by commas, got {text!r}") from None
+    refuse([f"--sweep: {t:g} does not lie between 0 and 1" for t in thresholds if not 0 < t < 1])
+    return thresholds
 
 
 def score_all(paths: Sequence[PairPaths], request: Request, workers: int) -> Iterator[Scored]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from utils.arguments import ArgumentParser
 from utils.command_line import (
+    Mistakes,
     end_at_signals,
     plain_end,
     refuse,
@@ -75,15 +76,16 @@ def main(argv: list[str] | None = None) -> int:
     from utils.profiling.timing import device_name
     from utils.progress import progress
 
+    models = {"model_names": model.list_models(), "model_class": model.model_class}
+    mistakes = Mistakes()
     with user_mistakes():
-        conditions = read_conditions(args)
-        configs = load_configs(
-            args.config,
-            model_names=model.list_models(),
-            model_class=model.model_class,
-            warn=logger.debug,
-        )
-        processor = device_name(distributed.init(args.device).device)
+        with mistakes:
+            conditions = read_conditions(args)
+        with mistakes:
+            configs = load_configs(args.config, **models, warn=logger.debug)
+        with mistakes:
+            processor = device_name(distributed.init(args.device).device)
+        mistakes.report()
         args.output.mkdir(parents=True, exist_ok=True)
     profiles = [
         profile_model(name, config, conditions, latency=not args.no_latency, train=args.train)

@@ -104,7 +104,8 @@ def main(argv: list[str] | None = None) -> int:
         fit(state, batches, val, run, tracker, stop)
     except Stopped:
         save_last(state, run)
-        logger.info("stopped after a whole step; to continue: load=%s", run / "last.pth")
+        last = (run / "last.pth").absolute()
+        logger.info("stopped after a whole step; to continue: load=%s", last)
         return stop.exit_status
     except (NonFiniteLoss, NonFinitePrediction) as error:
         logger.error("%s", error)

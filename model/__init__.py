@@ -123,6 +123,23 @@ def model_class(model_classname: str) -> type[RoadModel]:
     return getattr(importlib.import_module(MODELS[name]), name)
 
 
+def weight_sources(model_classname: str, model_args: dict[str, Any]) -> dict[str, str]:
+    """What these arguments load weights from, with the argument that asks for it.
+
+    Networks ('resnet34') and files, as `model.weights.find_weights` takes them.
+    """
+    name = ALIASES.get(model_classname, model_classname)
+    parameters = inspect.signature(model_class(name)).parameters
+    sources: dict[str, str] = {}
+    for key, nothing in PRETRAINED_ARGS.items():
+        asked = model_args.get(key, parameters[key].default) if key in parameters else nothing
+        if asked is True:
+            sources |= dict.fromkeys(RECORDS[name].weights, key)
+        elif asked != nothing:
+            sources[asked] = key
+    return sources
+
+
 def build_model(
     model_classname: str, model_args: dict[str, Any], *, load_pretrained: bool = True
 ) -> RoadModel:

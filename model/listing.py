@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
 import yaml
 from prettytable import PrettyTable
 
-from model import ALIASES, PRETRAINED_ARGS, RECORDS, build_model, model_class
+from model import ALIASES, RECORDS, build_model, weight_sources
 from model.meta import on_meta
 from model.weights import ROOT, known_weights
 
@@ -82,13 +81,5 @@ def _parameters(name: str, args: dict[str, Any]) -> int:
 
 def _weight_files(name: str, args: dict[str, Any]) -> list[str]:
     """The files in pretrain_weight/ that these arguments ask for."""
-    parameters = inspect.signature(model_class(name)).parameters
-    files = []
-    for key, nothing in PRETRAINED_ARGS.items():
-        asked = args.get(key, parameters[key].default) if key in parameters else nothing
-        if asked is True:
-            preferred = {weights.network: weights.file for weights in reversed(known_weights())}
-            files += [preferred[network] for network in RECORDS[name].weights]
-        elif asked != nothing:
-            files.append(Path(asked).name)
-    return files
+    preferred = {weights.network: weights.file for weights in reversed(known_weights())}
+    return [preferred.get(source, Path(source).name) for source in weight_sources(name, args)]

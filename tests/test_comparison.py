@@ -320,6 +320,38 @@ def test_a_model_that_fails_is_named_and_the_rest_compared(finished, script, cap
     assert [m["name"] for m in report["models"]] == ["small"]
     assert "bad-seed6: FAILED: train.py" in capsys.readouterr().out
     assert "bad-seed6" in Path("bad/report.html").read_text()
+    mended = content | {"model_args": {"dim": 3}}
+    Path("bad.yaml").write_text(yaml.safe_dump(mended))
+    before = len(script.calls)
+    with without_outputs():  # other settings of a model that never trained are no other comparison
+        assert compare.main([*argv, *SETTINGS]) == 0
+    assert script.calls[before:] == [("train.py", "bad-seed6"), ("inference.py", "bad-seed6")]
+
+
+def test_missing_weights_are_told_together_before_any_training(
+    workplace, script, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("ANCHOR_SAM_WEIGHTS", str(tmp_path))
+    configs = {
+        "first": {"model_classname": "DLinkNet", "model_args": {"pretrained": True}},
+        "second": {"model_classname": "SMP", "model_args": {
+            "arch": "unet", "encoder_name": "resnet18", "encoder_weights": "mine.pth"}},
+        "third": {"model_classname": "DLinkNet", "model_args": {"pretrained": False}},
+    }  # fmt: skip
+    root = yaml.safe_load(Path("small.yaml").read_text())["root_dir"]
+    for name, content in configs.items():
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(content | {"root_dir": root}))
+    before = len(script.calls)
+    argv = ["-c", "third.yaml", "first.yaml", "second.yaml", "--seeds", "6,7", "--out", "weights"]
+    with pytest.raises(SystemExit) as stop:
+        compare.main([*argv, *SETTINGS])
+    assert stop.value.code == 2 and len(script.calls) == before
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("first: resnet34-")
+    assert first.endswith(", or set pretrained: false")
+    wanted = Path("weights/mine.pth").absolute()  # where the training would look
+    without = "or set encoder_weights: null"
+    assert second == f"second: weights {wanted}: no such file, {without}"
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,20 @@ def test_quick_look_warns_of_empty_masks(
     assert not caplog.messages
 
 
+def test_photos_in_place_of_masks_are_warned_of(
+    dataset: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+):
+    for name in "ab":
+        photo = np.asarray(Image.open(dataset / f"train/image/{name}.png"))
+        write(dataset / f"train/label/{name}.png", photo)
+    line = "train: labels that look like photos, not masks: 2 (a, b)"
+    status, out = report(dataset, capsys)
+    assert status == 0 and f"warning: {line}\nerrors: 0, warnings: 1\n" in out
+    with caplog.at_level(logging.WARNING):
+        quick_look(dataset)
+    assert caplog.messages == [line]
+
+
 def test_quick_look_sees_truncated_jpegs(dataset: Path):
     (dataset / "val/image/a.png").unlink()
     noise = np.random.default_rng(0).integers(30, 220, (32, 48, 3), dtype=np.uint8)

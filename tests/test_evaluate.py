@@ -145,6 +145,19 @@ def test_bad_files_are_told_of_and_the_others_go_on(folders, capsys):
     assert [row["name"] for row in read_report(folders)["images"]] == ["a", "b", "c"]
 
 
+def test_photos_in_place_of_masks_cost_a_line(folders, capsys):
+    """A photo of either side; grey predictions may be probabilities."""
+    noise = np.random.default_rng(0).integers(30, 220, (SIDE, SIDE, 3), dtype=np.uint8)
+    write_png(folders / "gt" / "b_mask.png", noise)
+    write_png(folders / "pred" / "b.png", noise[..., 0])
+    write_png(folders / "pred" / "a.png", noise)
+    assert run(folders, "--metrics", "iou") == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "--pred: 1 of 3 look like photos, not masks (a)",
+        "--gt: 1 of 3 look like photos, not masks (b)",
+    ]
+
+
 def test_nothing_to_score_is_a_failure(tmp_path, capsys):
     (tmp_path / "a.json").write_text("no json")
     write_png(tmp_path / "b.png", cross_mask())
@@ -160,6 +173,8 @@ def test_nothing_to_score_is_a_failure(tmp_path, capsys):
         (["--output", __file__], "a file is in the way"),
         (["--threshold", "1.5"], "between 0 and 1"),
         (["--sweep", "0.1,x"], "numbers separated by commas"),
+        (["--sweep", "0.1,1,0.5"], "--sweep: 1 does not lie between 0 and 1"),
+        (["--workers", "-3"], "--workers: -3 is less than 1"),
         (["--pixel-size", "0"], "metres above 0"),
         (["--connect", "far"], "METRES[,DEGREES[,PROBABILITY]]"),
         (["--connect", "20,120"], "max_angle_deg must be in"),
@@ -172,6 +187,20 @@ def test_mistakes_of_the_command_line_end_with_status_2(folders, capsys, given, 
         run(folders, *(text.format(folder=folders) for text in given))
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_mistakes_of_the_command_line_are_told_together(folders, capsys):
+    given = ["--metrics", "alps,iuo", "--threshold", "2", "--pixel-size", "0", "--sweep", "0.1,b",
+             "--connect", "20,x", "--workers", "0", "--pred", "nowhere", "--gt", "nor"]  # fmt: skip
+    with pytest.raises(SystemExit) as caught:
+        run(folders, *given)
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    parts = ["did you mean 'apls'", "did you mean 'iou'", "--pixel-size", "--threshold", "--sweep",
+             "--connect", "--workers: 0 is less than 1",
+             "nowhere: no such file", "nor: no such file"]  # fmt: skip
+    assert len(lines) == len(parts)
+    assert all(part in line for part, line in zip(parts, lines, strict=True)), lines
 
 
 def test_help_is_quick_and_scoring_needs_no_torch():

@@ -193,7 +193,11 @@ def test_missing_folders_and_archives_are_named(tmp_path: Path, capsys):
 def test_mistakes_of_the_command_line_are_told_together(tmp_path: Path, deepglobe: Path, capsys):
     options = ("--split", "oficial", "--tile", 8, "--seed", -1, "--list", tmp_path / "none.txt")
     said = refused(capsys, "deepglobe", deepglobe, tmp_path, *options)
-    for part in ("deepglobe has academic, ratio:80,10,10", "at least 32", "negative", "none.txt"):
+    wrong = ("deepglobe has academic, ratio:80,10,10", "at least 32", "negative", "none.txt")
+    for part in wrong:
+        assert part in said
+    said = refused(capsys, "deepglobe", tmp_path / "nowhere", tmp_path, *options)
+    for part in (*wrong, "nowhere: no such folder"):
         assert part in said
     said = refused(capsys, "deepglobe", deepglobe, tmp_path, "--split", "ratio:1,2")
     assert "three positive numbers" in said

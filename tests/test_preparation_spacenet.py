@@ -199,7 +199,7 @@ def test_a_truncated_chip_costs_a_line(tmp_path: Path, capsys):
 def test_the_real_chip(tmp_path: Path, real_data: Path):
     """Against geopandas' own reprojection, at a width that is asked for."""
     src = real_data / "spacenet_vegas"
-    assert prepare("spacenet", src, tmp_path, "--road-width", 6) == 0
+    assert prepare("spacenet", src, tmp_path, "--road-width", 6) == 1  # none is left for val
     (row,) = rows_of(tmp_path / "spacenet")
     folder = tmp_path / "spacenet" / row["split"]
     source = src / row["source"]
@@ -213,3 +213,28 @@ def test_the_real_chip(tmp_path: Path, real_data: Path):
         differing = (label.read(1) > 0) != (expected > 0)
     assert differing.mean() < 1e-5
     assert float(row["road_share"]) == pytest.approx(expected.mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "status", "missing"), [(1, 1, "val and test"), (2, 0, "test"), (3, 0, None)]
+)
+def test_what_train_py_refuses_is_not_recommended(
+    tmp_path: Path, capsys, count: int, status: int, missing: str | None
+):
+    src = miniatures.spacenet(tmp_path / "src", count=count)
+    assert prepare("spacenet", src, tmp_path, "--tile", 64) == status
+    said = capsys.readouterr()
+    assert ("train on it: " in said.out) == (status == 0)
+    assert (f"too few pairs: none for {missing}\n" in said.err) == (missing is not None)
+
+
+def test_a_split_of_blank_chips_alone_is_empty(tmp_path: Path, capsys):
+    src = miniatures.spacenet(tmp_path / "src", count=3)
+    names = [source.name for source in find_spacenet(src).sources]
+    parts = [f"{name} {part}\n" for name, part in zip(names, ("train", "val", "test"), strict=True)]
+    (tmp_path / "list.txt").write_text("".join(parts))
+    with rasterio.open(find_spacenet(src).sources[1].image, "r+") as chip:
+        chip.write(np.zeros_like(chip.read()))
+    assert prepare("spacenet", src, tmp_path, "--list", tmp_path / "list.txt") == 1
+    said = capsys.readouterr()
+    assert "too few pairs: none for val\n" in said.err and "train on it: " not in said.out

@@ -178,8 +178,8 @@ def test_mistakes_are_told_at_once_with_status_2(tiny, capsys):
         (["-c", "wrong.yaml", "tiny.yaml", "tiny.yaml"], ["'UNet'", "'epochs'", "called tiny"]),
         (["-c", "absent.yaml", "wrong.yaml"], ["absent.yaml: 1 problem", "No such file", "'UNet'"]),
         (
-            ["-c", "tiny.yaml", "--batch", "0", "--size", "0"],
-            ["--batch: 0 is less than 1", "--size: 0 is less than 1"],
+            ["-c", "absent.yaml", "--batch", "0", "--size", "0"],
+            ["--batch: 0 is less than 1", "--size: 0 is less than 1", "No such file"],
         ),
         (["-c", "tiny.yaml", "--output", "wrong.yaml"], ["wrong.yaml: File exists"]),
     ):

@@ -122,7 +122,7 @@ def test_a_run_leaves_its_files(workplace, capsys):
     )
     assert config.model_classname == "TinyNet"
     out = capsys.readouterr().out
-    assert "best epoch" in out and "logs_weights/run" in out
+    assert "best epoch" in out and f"{run}/: best_f1score.pth, " in out
     assert "val, threshold 0.5, tiles of 64 px, overlap 0.25, pixel size not known" in out
 
 

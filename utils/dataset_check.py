@@ -22,9 +22,10 @@ from prettytable import PrettyTable
 from utils.cores import usable_cores
 from utils.decoding import decode, has_end
 from utils.imageio import (
+    MAX_CLASSES,
     least_road_value,
+    looks_like_photo,
     read_image_and_valid,
-    read_label,
     read_label_values,
     read_size,
     road_mask,
@@ -36,8 +37,8 @@ logger = logging.getLogger(__name__)
 
 #: A training decodes its labels beforehand, to find empty ones, when there are no more than this.
 MAX_LABELS_DECODED = 1000
-#: More distinct values than this are a lossy mask, fewer may be classes.
-MAX_CLASSES = 16
+#: What is said of labels by `looks_like_photo`.
+PHOTOS = "labels that look like photos, not masks"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -55,6 +56,7 @@ class PairReport:
     road_px: int = 0  # of the valid ones
     label_values: frozenset[int] = frozenset()
     least_road_value: int = 1
+    label_is_photo: bool = False
     digest: str = ""  # of the decoded image
 
 
@@ -73,7 +75,8 @@ def dataset_problems(
     """A quick look at the splits that a training needs.
 
     Looks at names, headers, sizes and the ends of files (TIFFs' headers only), and, up to
-    MAX_LABELS_DECODED labels, for masks without road, which are logged as a warning.
+    MAX_LABELS_DECODED labels, for masks without road and for photos in place of masks, which are
+    logged as warnings.
 
     Raises ValueError with everything that is wrong, a line each.
     """
@@ -116,19 +119,26 @@ def _size_problem(pair: Pair, image: tuple[int, int], label: tuple[int, int]) ->
 def _label_problems(split: str, pairs: list[Pair]) -> list[str]:
     """Labels that cannot be read, and a split without any road; a few empty masks may be right."""
 
-    def road_or_problem(pair: Pair) -> bool | str:
+    empty, photos = [], []
+
+    def look(pair: Pair) -> str | None:
         try:
-            return bool(read_label(pair.label).any())
+            values = read_label_values(pair.label)
         except ValueError as error:
             return f"{split}: {error}"
+        if not road_mask(values).any():
+            empty.append(pair.name)
+        if looks_like_photo(values):
+            photos.append(pair.name)
+        return None
 
-    found = list(in_threads(road_or_problem, pairs, f"{split}: looking at labels"))
-    empty = [pair.name for pair, road in zip(pairs, found, strict=True) if road is False]
+    problems = list(in_threads(look, pairs, f"{split}: looking at labels"))
     if pairs and len(empty) == len(pairs):
         return [f"{split}: no mask shows any road"]
-    if empty:
-        logger.warning("%s: masks without road: %d (%s)", split, len(empty), listed(empty))
-    return [problem for problem in found if isinstance(problem, str)]
+    for what, names in {"masks without road": empty, PHOTOS: photos}.items():
+        if names:
+            logger.warning("%s: %s: %d (%s)", split, what, len(names), listed(names))
+    return [problem for problem in problems if problem]
 
 
 def in_threads(
@@ -144,8 +154,8 @@ def check_dataset(folder: str | os.PathLike[str]) -> int:
 
     Errors: missing split folders, splits without pairs, files without a partner, unreadable
     files, images and labels of different sizes, the same image (by the SHA-256 of its decoded
-    pixels) in two splits. Warnings: masks without road, images without data, masks of a few
-    values of which some are not road, the same image twice in a split.
+    pixels) in two splits. Warnings: masks without road, images without data, labels that look like
+    photos, masks of a few values of which some are not road, the same image twice in a split.
 
     Returns 1 when there are errors, else 0.
     """
@@ -188,6 +198,7 @@ def examine(pair: Pair) -> PairReport:
         road_px=int(road[valid].sum()),
         label_values=frozenset(np.unique(values).tolist()),
         least_road_value=least_road_value(values),
+        label_is_photo=looks_like_photo(values),
         digest=hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest(),
     )
 
@@ -196,6 +207,7 @@ def _doubtful(split: str, reports: list[PairReport]) -> list[str]:
     doubts = {
         "masks without road": [r.name for r in reports if r.valid_px and not r.road_px],
         "images without data": [r.name for r in reports if not r.valid_px],
+        PHOTOS: [r.name for r in reports if r.label_is_photo],
     }
     lines = [
         f"{split}: {what}: {len(names)} ({listed(names)})"

@@ -13,6 +13,14 @@ from utils.nodata import blank_areas
 
 #: Bits that sensors deliver. A 16-bit file holds values of the first of these that is enough.
 SENSOR_BITS = (8, 10, 11, 12, 14, 16)
+#: More distinct values than this are a lossy mask, fewer may be classes.
+MAX_CLASSES = 16
+#: A mask's values lie at its ends, but for the seams of roads: JPEG masks and those scaled to a
+#: quarter have up to a tenth of their pixels between a fifth and four fifths of the largest value.
+#: Aerial photos have a third to nine tenths, a fifth where they are partly blank.
+PHOTO_MIDDLE, PHOTO_SHARE = (0.2, 0.8), 0.15
+#: Pixels that `looks_like_photo` looks at.
+PHOTO_SAMPLE_PX = 40_000
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -134,6 +142,22 @@ def least_road_value(values: np.ndarray) -> int:
     if top < 128 or np.count_nonzero(values) == np.count_nonzero(values == top):
         return 1
     return 2 ** (max(8, top.bit_length()) - 1)
+
+
+def looks_like_photo(values: np.ndarray) -> bool:
+    """Whether what a label holds (H W C) is rather an image: see PHOTO_SHARE.
+
+    Soft masks that mostly hold middle values are taken for photos, masks of a few classes not.
+    """
+    height, width = values.shape[:2]
+    step = max(1, int((height * width / PHOTO_SAMPLE_PX) ** 0.5))
+    sample = values[::step, ::step]
+    low, high = (share * float(sample.max(initial=0)) for share in PHOTO_MIDDLE)
+    middle = ((sample > low) & (sample < high)).any(axis=2)
+    return bool(
+        np.count_nonzero(middle) > PHOTO_SHARE * middle.size
+        and len(np.unique(sample)) > MAX_CLASSES
+    )
 
 
 def _is_road(values: np.ndarray, least: int) -> np.ndarray:

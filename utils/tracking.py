@@ -100,7 +100,8 @@ class Tracker:
         pixel_size = pixel_size_text(self.config.pixel_size)
         print(f"val, threshold {VAL_THRESHOLD}, {tiles}, {pixel_size}")
         print(table)
-        print(f"{self.run}/: {', '.join(files)}, samples/")
+        # in full: compare.py trains in a folder that its user is not in
+        print(f"{self.run.absolute()}/: {', '.join(files)}, samples/")
 
     def end(self) -> None:
         """Leave everything up to date."""

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from model import PRETRAINED_ARGS, weight_sources
+from utils.command_line import Mistakes, refuse
 from utils.comparison.launch import Launcher, ScriptFailed
 from utils.comparison.plan import Task, changed_settings
 from utils.config import dump_config
@@ -53,23 +55,18 @@ class Work:
         self.state = State.read(self.folder)
 
     def prepare(self, tasks: Sequence[Task]) -> None:
-        """Write the tasks' configs. Raises ValueError where a run was begun with other settings."""
-        problems = []
-        for task in tasks:
-            file = self._config_file(task)
-            if task.run is None and file.is_file():
-                old = yaml.safe_load(file.read_text(encoding="utf-8"))
-                problems += [f"  {task.key}: {c}" for c in changed_settings(old, task.config)]
-        if problems:
-            raise ValueError(
-                "\n".join(
-                    [
-                        f"{self.folder} holds a comparison with other settings:",
-                        *problems,
-                        "ask for those settings again, or name another folder (--out)",
-                    ]
-                )
-            )
+        """Write the tasks' configs.
+
+        Raises ValueError where a run was begun with other settings, and for every weight file
+        that a training would miss.
+        """
+        anew = [task for task in tasks if self._begins_anew(task)]
+        mistakes = Mistakes()
+        with mistakes:
+            self._refuse_other_settings([task for task in tasks if task not in anew])
+        with mistakes:
+            self._refuse_missing_weights(anew)
+        mistakes.report()
         for task in tasks:
             self._write_config(task)
 
@@ -89,13 +86,48 @@ class Work:
     def run(self, task: Task) -> Path:
         return task.run or self.folder / RUNS / task.key
 
+    def _refuse_other_settings(self, begun: Sequence[Task]) -> None:
+        problems = []
+        for task in begun:
+            file = self._config_file(task)
+            if task.run is None and file.is_file():
+                old = yaml.safe_load(file.read_text(encoding="utf-8"))
+                problems += [f"  {task.key}: {c}" for c in changed_settings(old, task.config)]
+        if problems:
+            first = f"{self.folder} holds a comparison with other settings:"
+            advice = "ask for those settings again, or name another folder (--out)"
+            raise ValueError("\n".join([first, *problems, advice]))
+
+    def _refuse_missing_weights(self, anew: Sequence[Task]) -> None:
+        from model.weights import find_weights  # torch, for which typing mistakes need not wait
+
+        problems = []
+        for task in anew:
+            config = task.config
+            if config.load not in (None, "auto"):
+                continue  # that file brings every weight
+            for source, key in weight_sources(config.model_classname, config.model_args).items():
+                try:  # the training's working directory is the comparison's folder
+                    find_weights(self.folder / Path(source).expanduser())
+                except ValueError as error:
+                    without = json.dumps(PRETRAINED_ARGS[key])
+                    problems.append(f"{task.model}: {error}, or set {key}: {without}")
+        refuse(list(dict.fromkeys(problems)))  # seeds miss the same
+
+    def _begins_anew(self, task: Task) -> bool:
+        """Whether it is to be trained, and nothing is there to go on from."""
+        return not (task.run or self._is_trained(task) or (self.run(task) / LAST).is_file())
+
+    def _is_trained(self, task: Task) -> bool:
+        return task.key in self.state.trained_s and best_checkpoint(self.run(task)) is not None
+
     def _train(self, task: Task) -> None:
-        run, last = self.run(task), self.run(task) / LAST
-        if task.key in self.state.trained_s and best_checkpoint(run):
+        if self._is_trained(task):
             logger.info("%s: is trained", task.key)
             return
-        overrides = [f"load={last}"] if last.is_file() else []
-        if run.exists() and not overrides:
+        run, anew = self.run(task), self._begins_anew(task)
+        overrides = [] if anew else [f"load={run / LAST}"]
+        if run.exists() and anew:
             shutil.rmtree(run)  # it came to no checkpoint: begun again under the same name
         logger.info("%s: %s", task.key, "training goes on" if overrides else "training")
         started = time.monotonic()

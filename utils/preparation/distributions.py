@@ -67,8 +67,6 @@ DISTRIBUTIONS: dict[str, Distribution] = {
 def find_sources(dataset: str, src: Path) -> Found:
     """What `src` holds of a dataset, with a problem where that is nothing."""
     distribution = DISTRIBUTIONS[dataset]
-    if not src.is_dir():
-        raise ValueError(f"--src {src}: no such folder")
     found = distribution.find(src)
     found.problems.extend(double_names(found.sources))
     if not found.sources and not found.problems:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,8 @@ def prepare_dataset(request: Request) -> int:
     """Bring a distribution into the layout; a run that was stopped goes on where it was.
 
     Raises ValueError with everything that is wrong with the request or the source folder. Returns
-    1 when pairs could not be converted or do not belong there, each with a line, else 0.
+    1 when pairs could not be converted or do not belong there, each with a line, and when there
+    are none to train on or to choose checkpoints on; else 0.
     """
     split = _checked(request)
     found = find_sources(request.dataset, request.src)
@@ -72,16 +73,21 @@ def prepare_dataset(request: Request) -> int:
         logger.error("%s: of another source: %s", request.folder, listed(strangers))
     if strangers or failed:
         return 1
-    if empty := [part for part in SPLITS if part not in splits.values()]:
-        logger.warning("too few pairs: none for %s", " and ".join(empty))
     manifest.finish(rows)
-    _print_summary(request, split, rows)
-    return 0
+    counts = Counter(row.split for row in rows)
+    empty = [part for part in SPLITS if not counts[part]]
+    if empty:
+        logger.warning("too few pairs: none for %s", " and ".join(empty))
+    trainable = not {"train", "val"} & set(empty)
+    _print_summary(request, split, counts, trainable=trainable)
+    return 0 if trainable else 1
 
 
 def _checked(request: Request) -> str:
     """The split's name. Raises ValueError with every mistake of the arguments."""
     problems = []
+    if not request.src.is_dir():
+        problems.append(f"--src {request.src}: no such folder")
     if request.tile is not None and request.tile < 32:
         problems.append(f"--tile {request.tile}: at least 32 pixels")
     if request.overlap and request.tile is None:
@@ -199,10 +205,12 @@ def _unchanged(
     return found
 
 
-def _print_summary(request: Request, split: str, rows: Sequence[Row]) -> None:
-    counts = Counter(row.split for row in rows)
+def _print_summary(
+    request: Request, split: str, counts: Mapping[str, int], *, trainable: bool
+) -> None:
     shares = ", ".join(f"{counts[part]} {part}" for part in SPLITS)
     title = DISTRIBUTIONS[request.dataset].title
     print(f"{request.folder}: {title}, split {split}: {shares} ({ROWS_FILE})")
     print(f"look at it: python prepare_data.py check {request.folder}")
-    print(f"train on it: root_dir={request.dst} dataset_name={request.dataset}")
+    if trainable:
+        print(f"train on it: root_dir={request.dst} dataset_name={request.dataset}")

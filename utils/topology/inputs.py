@@ -12,7 +12,7 @@ from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
 
 from utils.decoding import decode
-from utils.imageio import road_mask
+from utils.imageio import looks_like_photo, road_mask
 from utils.pairing import EXTENSIONS
 from utils.topology.crs import crs_name, metric_crs
 from utils.topology.from_vector import CentreLines, read_centre_lines
@@ -31,6 +31,7 @@ class Raster:
     valid: np.ndarray  # bool H x W: False where the file says that it has no data
     transform: Affine | None = None
     crs: str | None = None
+    looks_like_photo: bool = False  # and is scored as it is
 
     @property
     def is_probability(self) -> bool:
@@ -88,7 +89,10 @@ def _read_array(path: Path, truth: bool) -> Raster:
 def _read_image(path: Path, truth: bool) -> Raster:
     values, has_data = decode(path, palette_indices=True)
     valid = np.ones(values.shape[:2], bool) if has_data is None else has_data
-    raster = Raster(_mask_or_probability(np.where(valid[..., None], values, 0), truth), valid)
+    values = np.where(valid[..., None], values, 0)
+    # a grey prediction may be of probabilities
+    photo = (truth or bool((values != values[..., :1]).any())) and looks_like_photo(values)
+    raster = Raster(_mask_or_probability(values, truth), valid, looks_like_photo=photo)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as source:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from utils.command_line import refuse
 from utils.metrics import IGNORE
 from utils.pairing import IMAGE_SUFFIXES, LABEL_SUFFIXES, listed
 from utils.topology.connect import JoinRule
@@ -33,9 +34,8 @@ def find_pair_paths(prediction: Path, truth: Path) -> tuple[list[PairPaths], lis
 
     Raises ValueError when a path does not exist, or only one is a folder.
     """
-    for path in (prediction, truth):
-        if not path.exists():
-            raise ValueError(f"{path}: no such file or folder")
+    paths = (prediction, truth)
+    refuse([f"{path}: no such file or folder" for path in paths if not path.exists()])
     if prediction.is_dir() != truth.is_dir():
         raise ValueError("--pred and --gt must be two files or two folders")
     if not prediction.is_dir():
@@ -108,6 +108,15 @@ class GivenPair:
     @property
     def has_raster(self) -> bool:
         return isinstance(self.prediction, Raster) or isinstance(self.truth, Raster)
+
+    def photos(self) -> tuple[str, ...]:
+        """The sides, "prediction" and "truth", whose raster looks like a photo."""
+        sides = {"prediction": self.prediction, "truth": self.truth}
+        return tuple(
+            name
+            for name, given in sides.items()
+            if isinstance(given, Raster) and given.looks_like_photo
+        )
 
     def probability(self) -> np.ndarray:
         """The prediction as float32 H x W; of a mask 0 and 1."""

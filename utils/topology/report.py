@@ -13,6 +13,7 @@ from prettytable import PrettyTable
 from utils.files import atomic_path, write_json
 from utils.metric_names import PIXEL_METRICS, left_out_lines, parameter_lines
 from utils.metrics import PixelCounts, ThresholdCounts, images_without_data, iou_per_image
+from utils.pairing import listed
 from utils.topology.parameters import topology_parameters
 from utils.topology.registry import break_even_values, summarise
 from utils.topology.scoring import GRAPH_METRICS, METRICS, Request, Scored
@@ -60,6 +61,19 @@ def table(report: dict[str, Any]) -> str:
     for name, best in report.get("sweep", {}).get("best", {}).items():
         lines.append(f"best {name}: {best['value']:.4f} at threshold {best['threshold']:g}")
     return "\n".join(lines)
+
+
+def photo_warnings(scored: Sequence[Scored]) -> list[str]:
+    """A line for each side of which files look like photos: most likely a wrong folder."""
+    lines = []
+    for option, side in (("--pred", "prediction"), ("--gt", "truth")):
+        names = [image.name for image in scored if side in image.photos]
+        if names:
+            lines.append(
+                f"{option}: {len(names)} of {len(scored)} look like photos, not masks "
+                f"({listed(names)})"
+            )
+    return lines
 
 
 def write_report(report: dict[str, Any], folder: Path) -> None:

@@ -53,6 +53,7 @@ class Scored:
     by_threshold: ThresholdCounts | None = None
     relaxed_curve: RelaxedCurve | None = None
     apls_by_threshold: tuple[float, ...] | None = None  # None: not swept, or no road in truth
+    photos: tuple[str, ...] = ()  # sides, "prediction" and "truth", that look like no mask
 
 
 def score_pair(paths: PairPaths, request: Request) -> Scored:
@@ -89,6 +90,7 @@ def _score(paths: PairPaths, request: Request) -> Scored:
         by_threshold=by_threshold,
         relaxed_curve=curve,
         apls_by_threshold=apls_by_threshold,
+        photos=pair.photos(),
     )
 
 
