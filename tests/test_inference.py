@@ -142,6 +142,15 @@ def test_the_model_is_the_checkpoints_own(workplace, capsys):
     assert "no effect" not in capsys.readouterr().err
 
 
+def test_warnings_of_a_training_are_no_inferences(workplace, capsys):
+    training = ["scheduler.CosineAnnealingLR_params.T_max=9", "save_checkpoint=false"]
+    own = ["inference.save_outputs=false", "inference.forward_args={a: 1}"]
+    for source, argv in (("tiny.yaml", ["-c", "tiny.yaml"]), ("config in", [])):
+        assert inference.main([*argv, *training, *own]) == 0
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(source) and "inference.forward_args has no effect" in line
+
+
 def test_the_checkpoint_is_the_best_of_the_newest_run(workplace, capsys):
     quick = "inference.save_outputs=false"
 
