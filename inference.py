@@ -223,12 +223,17 @@ def map_inputs(
 def score(predictor: Predictor, folder: Path, *, images: WholeImages, split: str) -> int:
     """Predict labelled images, write their maps and the reports, print the scores."""
     from utils.checkpoint import weights_sha256
-    from utils.distributed import all_gather_objects, gather_in_order
+    from utils.distributed import all_gather_objects, barrier, gather_in_order
+    from utils.map_list import OVERVIEW, replace_maps
     from utils.metrics import CURVE_THRESHOLDS, ThresholdCounts
     from utils.reports import score_table, write_scores
     from utils.results import image_result, map_folders, write_maps
 
     settings, own = predictor.config.inference, {}
+    if predictor.ranks.is_main:
+        with user_mistakes():
+            replace_maps(folder, [pair.name for pair in images.pairs], settings)
+    barrier()  # before another rank's new maps are there
     own_curve = ThresholdCounts(CURVE_THRESHOLDS)
     for index in predictor.share(len(images), split):
         item = images[index]
@@ -247,8 +252,8 @@ def score(predictor: Predictor, folder: Path, *, images: WholeImages, split: str
         print(score_table(results, predictor.config.metrics))
         print(f"{folder}/: metrics.json, metrics.xlsx")
         if settings.save_outputs:
-            draw_overview(images, results, folder / "overview.png")
-            print(f"pictures: {folder}/: overview.png, {', '.join(map_folders(settings))}")
+            draw_overview(images, results, folder / OVERVIEW)
+            print(f"pictures: {folder}/: {OVERVIEW}, {', '.join(map_folders(settings))}")
     return 0
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Weigh the models of configs: parameters, FLOPs, latency and memory, whole and by part.
 
-python model_profiler.py                            the config named in CONFIG_FILE_PATH
+python model_profiler.py                            config/Anchor-SAM.yaml
 python model_profiler.py -c config/UNet.yaml config/Anchor-SAM.yaml --size 512 --train
 python model_profiler.py -c config/*.yaml --no-latency
 

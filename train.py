@@ -69,7 +69,6 @@ def main(argv: list[str] | None = None) -> int:
     from utils import distributed
     from utils.budget import fit_epochs
     from utils.checkpoint import seed_everything
-    from utils.config import load_config
     from utils.engine import NonFiniteLoss, Stopped
     from utils.loading import load_splits
     from utils.predict import NonFinitePrediction
@@ -78,13 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.training import build_training
 
     with user_mistakes():
-        config = load_config(
-            args.config,
-            args.overrides,
-            model_names=model.list_models(),
-            model_class=model.model_class,
-            warn=logger.warning,
-        )
+        config = read_config(args)
         ranks = distributed.init(config.device)
         start = find_start(config)
         batches, val = load_splits(config, ranks)
@@ -117,6 +110,24 @@ def main(argv: list[str] | None = None) -> int:
     if tracker:
         tracker.report(state.progress.best_epoch, state.progress.best_scores)
     return 0
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The checked config; what in it does nothing, or stands in a training's way, is said."""
+    import model
+    from utils.config import load_config
+    from utils.config_warnings import training_warnings
+
+    config = load_config(
+        args.config,
+        args.overrides,
+        model_names=model.list_models(),
+        model_class=model.model_class,
+        warn=logger.warning,
+    )
+    for line in training_warnings(config):
+        logger.warning("%s: %s", args.config, line)
+    return config
 
 
 def fit(

@@ -41,9 +41,12 @@ def test_steps_end_within_an_epoch_with_an_evaluation_and_the_lowest_rate(workpl
     assert Path("logs_weights/run/best_f1score.pth").is_file()
 
 
-def test_accumulated_batches_are_one_step(workplace):  # noqa: F811
-    assert run_train("max_steps=3", "gradient_accumulation=2", "epochs=1") == 0
+def test_accumulated_batches_are_one_step(workplace, capsys):  # noqa: F811
+    t_max = "scheduler.CosineAnnealingLR_params.T_max"
+    assert run_train("max_steps=3", "gradient_accumulation=2", "epochs=1", f"{t_max}=1") == 0
     assert steps("run") == 3  # two an epoch, of two batches and of one
+    said = f"tiny.yaml: {t_max} 1 is kept with max_steps 3: the rate is at its minimum from epoch 2"
+    assert capsys.readouterr().err.count(said) == 1
 
 
 def test_a_budget_of_steps_resumes_bit_for_bit(workplace, monkeypatch):  # noqa: F811

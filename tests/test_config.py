@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import model
 from tests.conftest import ROOT
 from utils.config import ConfigError, dump_config, load_config, nearest
+from utils.config_warnings import training_warnings
 from utils.runs import find_checkpoint
 from utils.schema import Config
 
@@ -127,7 +128,7 @@ def test_a_tilde_is_the_home_folder(write, monkeypatch):
         ("model_classname: Nett\ndataset_name: d", "unknown model 'Nett', did you mean 'Net'?"),
         (MINIMAL + "loss: {}", "name at least one loss"),
         (MINIMAL + "learning_rate: .nan", "learning_rate"),
-        (MINIMAL + "run_name: ../x", "run_name"),
+        (MINIMAL + "run_name: ../x", "run_name: letters, digits and . _ - make a name, got '../x'"),
         (
             MINIMAL + "amp: fp32",
             ": 1 problem\n  amp: 'fp32' is unknown, one of: True, False, bf16, fp16",
@@ -177,12 +178,31 @@ def test_a_path_that_is_no_file_is_a_mistake(tmp_path):
 
 def test_settings_without_effect_are_said(write):
     warnings: list[str] = []
-    text = "forward_args: {a: 1}\nepochs: 5\nscheduler: {CosineAnnealingLR_params: {T_max: 9}}\n"
-    read(write(MINIMAL + text + "save_checkpoint: false\n"), warnings=warnings)
-    said = "\n".join(warnings)
-    assert "forward_args has no effect" in said
-    assert "T_max 9 exceeds epochs 5" in said
-    assert "cannot be resumed" in said
+    text = "forward_args: {a: 1}\ninference: {forward_args: {b: 1}}\nsave_checkpoint: false\n"
+    read(write(MINIMAL + text), "scheduler.CosineAnnealingLR_params.T_max=9", warnings=warnings)
+    said = [line.partition(": ")[2].partition(" has no effect")[0] for line in warnings]
+    assert said == ["forward_args", "inference.forward_args"]  # of a training see below
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["epochs=5"], ["exceeds epochs 5: the rate does not reach its minimum; null"]),
+        (["epochs=9"], []),
+        (["epochs=12"], ["is below epochs 12: the rate is at its minimum from epoch 10 on; null"]),
+        (["max_steps=90"], ["is kept with max_steps 90: the rate is at its minimum from epoch 10"]),
+        (["max_minutes=3"], ["has no effect: the rate follows max_minutes"]),
+        (["scheduler.active_scheduler=ReduceLROnPlateau"], []),
+        (["scheduler.CosineAnnealingLR_params.T_max=null", "max_steps=90"], []),
+        (["epochs=9", "save_checkpoint=false"], ["save_checkpoint is false: the run cannot be"]),
+    ],
+)
+def test_settings_in_a_trainings_way_are_said(write, overrides, said):
+    key = "scheduler.CosineAnnealingLR_params.T_max"
+    lines = training_warnings(read(write(MINIMAL), f"{key}=9", *overrides))
+    assert len(lines) == len(said)
+    for line, part in zip(lines, said, strict=True):
+        assert line.startswith(part if part.startswith("save") else f"{key} 9 {part}")
 
 
 @given(st.text(min_size=1, max_size=20))
@@ -201,6 +221,7 @@ def test_shipped_configs_are_valid_and_survive_their_own_dump(path, tmp_path):
         )
 
     config = read_shipped(path)
+    assert not training_warnings(config)
     dumped = tmp_path / "config.yaml"
     dumped.write_text(dump_config(config))
     assert read_shipped(dumped) == config

@@ -8,6 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import rasterio
+from rasterio.transform import from_origin
 
 import demo
 from tests.demo_runs import save_run
@@ -37,6 +39,21 @@ def test_one_image_without_a_browser(workplace, capsys):
             "road_graph.png", "errors.png", "points_4.png", "gate_32.png")  # fmt: skip
     assert {f"photo_{end}" for end in ends} <= written
     assert cv2.imread("out/run_best_f1score/photo_mask.png").shape == (70, 90, 3)
+
+
+@pytest.mark.parametrize("georeferenced", [True, False])
+def test_a_pixel_size_beside_the_files_own_has_no_effect_and_is_told(
+    workplace, capsys, georeferenced
+):
+    save_run(Path("logs_weights/run"))
+    place = {"crs": "EPSG:32631", "transform": from_origin(500_000, 5_000_000, 0.25, 0.25)}
+    size = {"width": 90, "height": 70, "count": 3, "dtype": "uint8"}
+    with rasterio.open("a.tif", "w", **size, **(place if georeferenced else {})) as file:
+        file.write(cv2.imread("photo.png").transpose(2, 0, 1))
+    capsys.readouterr()
+    assert demo.main(["--image", "a.tif", "--output", "out", "--pixel-size", "2"]) == 0
+    told = "--pixel-size has no effect: by the georeference of a.tif it is 0.25 m\n"
+    assert capsys.readouterr().err.count(told) == georeferenced
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,8 @@ def test_two_ranks_train_as_one_with_the_joint_batch_and_resume(tmp_path, tiny_r
     text = launch(two, 2, f"root_dir={tiny_roads}", "batch_size=2", "epochs=1")
     assert text.count("best epoch") == 1  # rank 0 alone reports
     assert "Grad strides" not in text
+    assert text.count("AnchorSAM: pretrained_weights_path is None") == 1
+    assert text.count("T_max 2 exceeds epochs 1") == 1
     launch(two, 2, f"root_dir={tiny_roads}", "batch_size=2", "load=auto")
     single, joint = rows(one), rows(two)
     assert [(r["epoch"], r["split"]) for r in single] == [(r["epoch"], r["split"]) for r in joint]

@@ -107,7 +107,7 @@ def test_inference_and_preparation(tmp_path, monkeypatch, tiny_roads, capsys):
     save_run(RUN / "best_f1score.pth", seed=0)
     with room_of(50):
         status, line = status_and_line(capsys, lambda: inference.main(["-c", "tiny.yaml"]))
-        assert status == 1 and line.startswith("results/run/mask/test_0.png could not")
+        assert status == 1 and line.startswith("results/run/.maps.json could not")
         assert line.endswith("free some space, then give the same command again")
         command = ["sample", "--dst", "new", "--images", "1", "--size", "128"]
         status, line = status_and_line(capsys, lambda: prepare_data.main(command))

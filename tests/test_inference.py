@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -117,11 +118,65 @@ def test_only_what_is_asked_for_is_written(workplace):
     settings += ["inference.prob_map_format=npy", "inference.save_error_map=false"]
     assert inference.main(["-c", "tiny.yaml", *settings, "--output", "maps"]) == 0
     written = {path.relative_to("maps").parts[0] for path in Path("maps").rglob("*")}
-    assert written == {"prob", "metrics.json", "metrics.xlsx", "overview.png"}
+    assert written == {"prob", "metrics.json", "metrics.xlsx", "overview.png", ".maps.json"}
     for probability in probabilities("maps").values():
         assert probability.dtype == np.float32 and probability.shape == (80, 96)
     assert inference.main(["-c", "tiny.yaml", "inference.save_outputs=false"]) == 0
     assert {path.name for path in Path("results/run").iterdir()} == {"metrics.json", "metrics.xlsx"}
+
+
+def test_a_split_leaves_no_maps_of_the_one_before_and_all_other_files(
+    workplace, tiny_roads, monkeypatch
+):
+    shutil.copy(tiny_roads / "tiny" / "test" / "image" / "test_0.png", "photo.png")
+    assert inference.main(["--input", "photo.png", "--output", "out"]) == 0
+    for name in ("mask/mine.png", "prob/notes.txt", "error_map/mine.png"):
+        Path("out", name).parent.mkdir(exist_ok=True)
+        Path("out", name).touch()
+    others = maps("out")
+
+    def score(*settings: str) -> set[str]:
+        assert inference.main(["-c", "tiny.yaml", "--output", "out", *settings]) == 0
+        return maps("out") - others
+
+    npy = ["inference.save_prob_map=true", "inference.prob_map_format=npy"]
+    tests = {f"{kind}/test_{i}.png" for kind in ("mask", "error_map") for i in (0, 1)}
+    assert score(*npy) == tests | {"prob/test_0.npy", "prob/test_1.npy"}
+    assert score("inference.threshold=0.3") == tests
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.reports.write_scores", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            score(*npy)
+    vals = {f"{kind}/val_{i}.png" for kind in ("mask", "error_map") for i in range(3)}
+    assert score("inference.split=val") == vals and others < maps("out")
+    assert Path("out/overview.png").exists()
+    assert not score("inference.save_outputs=false") and others == maps("out")
+    assert not Path("out/overview.png").exists() and not Path("out/.maps.json").exists()
+
+
+def test_a_map_that_input_has_written_since_stays(workplace, tiny_roads):
+    image = str(tiny_roads / "tiny" / "test" / "image" / "test_0.png")
+    assert inference.main(["-c", "tiny.yaml", "--output", "out"]) == 0
+    assert inference.main(["--input", image, "--output", "out"]) == 0
+    assert inference.main(["-c", "tiny.yaml", "--output", "out", "inference.split=val"]) == 0
+    left = {path.name for path in Path("out/mask").iterdir() if path.name.startswith("test")}
+    assert left == {"test_0.png"}
+
+
+def test_a_changed_list_of_maps_deletes_nothing_else(workplace):
+    Path("out/mask").mkdir(parents=True)
+    files = ["../tiny.yaml", "mask/../../tiny.yaml", "mask", "mask/a.txt", "x/a.png", 3, None]
+    Path("out/mask/a.txt").touch()
+    for content in (json.dumps({"files": files}), '{"files": 3}', "[]", "{"):
+        Path("out/.maps.json").write_text(content)
+        assert inference.main(["-c", "tiny.yaml", "--output", "out"]) == 0
+        assert Path("tiny.yaml").exists() and Path("out/mask/a.txt").exists()
+        assert "mask/test_1.png" in read_json("out/.maps.json")["files"]
+
+
+def maps(folder: str) -> set[str]:
+    """The files in its folders."""
+    return {path.relative_to(folder).as_posix() for path in Path(folder).glob("*/*")}
 
 
 def test_averaged_weights_are_used_where_they_are(workplace):
@@ -140,6 +195,15 @@ def test_the_model_is_the_checkpoints_own(workplace, capsys):
     assert "model_args: {'dim': 16} has no effect" in capsys.readouterr().err
     assert inference.main(["-c", "tiny.yaml", "inference.save_outputs=false"]) == 0
     assert "no effect" not in capsys.readouterr().err
+
+
+def test_warnings_of_a_training_are_no_inferences(workplace, capsys):
+    training = ["scheduler.CosineAnnealingLR_params.T_max=9", "save_checkpoint=false"]
+    own = ["inference.save_outputs=false", "inference.forward_args={a: 1}"]
+    for source, argv in (("tiny.yaml", ["-c", "tiny.yaml"]), ("config in", [])):
+        assert inference.main([*argv, *training, *own]) == 0
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(source) and "inference.forward_args has no effect" in line
 
 
 def test_the_checkpoint_is_the_best_of_the_newest_run(workplace, capsys):
@@ -285,6 +349,8 @@ def test_two_ranks_write_what_one_does(workplace):
     )
     argv = ["-c", "tiny.yaml", "inference.split=val", "device=cpu"]
     assert inference.main([*argv, "--output", "one"]) == 0
+    for earlier in ("inference.split=test", "inference.save_prob_map=true"):  # which goes
+        assert inference.main([*argv, earlier, "--output", "two"]) == 0
     ranks = run_two_ranks([sys.executable, "start.py", *argv, "--output", "two"], timeout_s=120)
     assert [rank.status for rank in ranks] == [0, 0]
     assert "iou_per_image" in ranks[0].stdout and not ranks[1].stdout

@@ -7,18 +7,30 @@ import math
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
+from tests.conftest import ROOT
 from utils.optim import AveragedWeights, Schedule
-from utils.schema import CosineParams, PlateauParams, Scheduler
+from utils.schema import Config, CosineParams, PlateauParams, Scheduler
 
 
 def schedule(
-    settings: Scheduler, *, warm_up: int = 0, steps: int = 10, epochs: int = 4
+    settings: Scheduler,
+    *,
+    warm_up: int = 0,
+    steps: int = 10,
+    epochs: int = 4,
+    max_steps: int | None = None,
 ) -> Schedule:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     return Schedule(
-        optimizer, settings, warm_up_steps=warm_up, steps_per_epoch=steps, epochs=epochs
+        optimizer,
+        settings,
+        warm_up_steps=warm_up,
+        steps_per_epoch=steps,
+        epochs=epochs,
+        max_steps=max_steps,
     )
 
 
@@ -52,6 +64,18 @@ def test_warm_up_rises_linearly_to_the_peak_and_the_end_is_the_minimum():
 def test_a_shorter_half_wave_stays_at_its_minimum():
     settings = Scheduler(CosineAnnealingLR_params=CosineParams(T_max=2, eta_min=0.5))
     assert rates(schedule(settings), 40)[20:] == pytest.approx([0.5] * 20)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_rates_fall_to_the_end_of_whatever_was_asked_for(path):
+    config = Config(**yaml.safe_load(path.read_text()))
+    cosine = config.scheduler.CosineAnnealingLR_params.model_copy(update={"T_max": config.epochs})
+    published = config.scheduler.model_copy(update={"CosineAnnealingLR_params": cosine})
+    kinds = {"warm_up": config.warm_up_step, "epochs": config.epochs}
+    ours, theirs = (schedule(settings, **kinds) for settings in (config.scheduler, published))
+    assert rates(ours, 10 * config.epochs) == rates(theirs, 10 * config.epochs)
+    longer = schedule(config.scheduler, steps=1, epochs=20_000, max_steps=20_000)
+    assert rates(longer, 20_000)[10_000] == pytest.approx(0.5, abs=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])

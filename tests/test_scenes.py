@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import geopandas
 import numpy as np
 import pytest
@@ -155,7 +156,8 @@ def test_another_pixel_size_for_the_model(workplace, capsys):
     assert entries()["fine"]["pixel_size_m"] == pytest.approx(1.25)
     assert entries("plain")["fine"]["pixel_size_m"] == pytest.approx(0.5, rel=1e-3)
     told = capsys.readouterr().out
-    assert "float32, pixel size 1.25 m" in told and "float32, each scene's own pixel size" in told
+    assert "float32, pixel size 1.25 m\n" in told
+    assert "float32, pixel size of each file's georeference, if any\n" in told
 
 
 def test_bands_and_16_bit(workplace):
@@ -221,8 +223,11 @@ def test_typing_mistakes_are_refused(workplace, capsys):
         with pytest.raises(SystemExit) as ended:
             inference.main([*ARGV, *argv])
         assert ended.value.code == 2 and part in capsys.readouterr().err
-    assert infer("scene.tif", "--gsd", "1") == 1
-    assert "scene.tif: --gsd needs to know the pixel size" in capsys.readouterr().err
+    cv2.imwrite("photo.png", np.zeros((9, 9, 3), np.uint8))
+    for name in ("scene.tif", "photo.png"):
+        assert infer(name, "--gsd", "1") == 1
+        said = f"{name}: has no georeference, and --gsd needs the pixel size\n"
+        assert said in capsys.readouterr().err
     assert infer("scene.tif", "--bands", "1,2,7") == 1
     assert "has bands 1 to 3, --bands asks for 7" in capsys.readouterr().err
 

@@ -116,13 +116,19 @@ class Mistakes:
 
 
 def set_up_logging() -> None:
-    """Plain lines on stderr: information from rank 0, warnings from every rank."""
-    main = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(
-        level=logging.INFO if main else logging.WARNING, format="%(message)s", force=True
-    )
-    for noisy in ("PIL", "matplotlib", "rasterio", "pyogrio", "fontTools", "httpx"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    """Plain lines on stderr: what all ranks would say from rank 0, errors from every rank.
+
+    Besides errors the others tell of what is their own: the scenes that fall to them, and the
+    first on each machine what compiled operators lack there.
+    """
+    rank, local_rank = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK"))
+    level = logging.INFO if rank == "0" else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", force=True)
+    at_warnings = ["PIL", "matplotlib", "rasterio", "pyogrio", "fontTools", "httpx"]
+    if rank != "0":
+        at_warnings = ["utils.scenes", *(["model.ops"] if local_rank == "0" else [])]
+    for name in at_warnings:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def end_at_signals() -> None:

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from utils.config_values import add_spaces, apply_override, drop_nulls, null_strings, pop
+from utils.config_warnings import general_warnings
 from utils.schema import Config
 
 #: Keys of published configs that nothing needs any more, and what to say when one is met.
@@ -59,7 +60,8 @@ def load_config(
     """The checked config of a YAML file with `key=value` or `key.sub=value` overrides.
 
     `model_names` is the closed list for model_classname; `model_class` gives the class whose
-    constructor checks model_args; `warn` receives a line for each setting without effect.
+    constructor checks model_args; `warn` receives a line for each setting without effect, the
+    trainings' own apart (`utils.config_warnings.training_warnings`).
     Raises ConfigError with every mistake at once.
     """
     return check_config(
@@ -141,7 +143,7 @@ def check_config(
     assert config is not None
     checked = {key: values.get(key, {}) for key in ("model_classname", "model_args")}
     config = config.model_copy(update=checked)
-    for line in _without_effect(config):
+    for line in general_warnings(config):
         warn(f"{source}: {line}")
     return config
 
@@ -273,31 +275,3 @@ def _is_union_branch(part: Any) -> bool:
     return isinstance(part, str) and (
         part in ("bool", "int", "float", "str") or part.startswith("constrained-") or "[" in part
     )
-
-
-def _without_effect(config: Config) -> list[str]:
-    lines = []
-    if config.forward_args or config.inference.forward_args:
-        lines.append("forward_args has no effect: every model takes the image alone")
-    cosine = config.scheduler.CosineAnnealingLR_params
-    active = config.scheduler.active_scheduler
-    budget = config.max_steps or config.max_minutes
-    if budget and active == "CosineAnnealingLR" and cosine.T_max is not None:
-        lines.append(
-            f"T_max {cosine.T_max} is kept: null lets the rate follow max_steps and max_minutes"
-        )
-    elif active == "CosineAnnealingLR" and cosine.T_max not in (None, config.epochs):
-        lines.append(
-            f"T_max {cosine.T_max} differs from epochs {config.epochs}: the rate is at "
-            f"its minimum from epoch {cosine.T_max} on"
-            if cosine.T_max < config.epochs
-            else f"T_max {cosine.T_max} exceeds epochs {config.epochs}: the rate does not "
-            "reach its minimum"
-        )
-    in_metres = {"apls", "topo", "buffer"} & {*config.metrics, config.best_metric}
-    if in_metres and config.pixel_size is None:
-        names = ", ".join(sorted(in_metres))
-        lines.append(f"pixel_size is null: a pixel counts as a metre in {names}")
-    if not config.save_checkpoint:
-        lines.append("save_checkpoint is false: the run cannot be resumed")
-    return lines

@@ -119,7 +119,7 @@ def open_raster(
         chosen, notes = _choose_bands(path, source, bands)
         sides_m, trouble = _pixel_sides_m(path, source)
         if gsd is not None and sides_m is None:
-            raise ValueError(f"{path}: --gsd needs to know the pixel size: {trouble}")
+            raise ValueError(f"{path}: {trouble}, and --gsd needs the pixel size")
         if trouble is not None:
             notes.append(f"{trouble}; lengths and widths are in pixels")
         if not source.transform.is_rectilinear:

@@ -47,7 +47,7 @@ class Conditions:
     @property
     def _pixel_size_text(self) -> str:
         if self.split is None and self.pixel_size is None:
-            return "each scene's own pixel size"
+            return "pixel size of each file's georeference, if any"
         return pixel_size_text(self.pixel_size)
 
 

@@ -1,11 +1,12 @@
 """The experiment's settings: every key a config may have, its type and its default.
 
-Comments tell what a value does; README.md ("Configs") shows the keys in use.
+Comments tell what a value does where its name and type do not.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -55,7 +56,8 @@ class PlateauParams(Section):
 class CosineParams(Section):
     """The rate falls along half a cosine wave."""
 
-    T_max: int | None = Field(None, ge=1)  # epochs of the half wave; null: `epochs`
+    # epochs of the half wave; null: as many as are trained, by `epochs` or max_steps
+    T_max: int | None = Field(None, ge=1)
     eta_min: float = Field(1e-6, ge=0)
 
 
@@ -94,7 +96,7 @@ class Inference(Section):
     save_error_map: bool = True
     save_roads: bool = True  # of scenes: centre lines as GeoPackage and GeoJSON
     join_gap_m: Annotated[float, Field(gt=0)] | None = None  # longest gap that road lines bridge
-    forward_args: dict[str, Any] = {}
+    forward_args: dict[str, Any] = {}  # of published configs: no effect, and a warning says so
 
     @property
     def writes_roads(self) -> bool:
@@ -119,7 +121,7 @@ class Comet(Section):
     """The key comes from COMET_API_KEY; without it the experiment is archived in comet_logs/."""
 
     enable: bool = True
-    project_name: str | None = None
+    project_name: str | None = None  # null: log_project_name, or anchor-sam
 
 
 class Config(Section):
@@ -127,8 +129,8 @@ class Config(Section):
 
     # Model
     model_classname: str
-    model_args: dict[str, Any] = {}
-    forward_args: dict[str, Any] = {}
+    model_args: dict[str, Any] = {}  # of the model's constructor, which checks them
+    forward_args: dict[str, Any] = {}  # of published configs: no effect, and a warning says so
     training_strategy: TrainingStrategy = TrainingStrategy()
 
     # Data: root_dir/dataset_name/{train,val,test}/{image,label}
@@ -152,15 +154,15 @@ class Config(Section):
     batch_size: int = Field(2, ge=1)  # per rank
     gradient_accumulation: int = Field(1, ge=1)  # batches a step
     learning_rate: float = Field(2e-4, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(1e-4, ge=0)  # AdamW's; not of norms and biases
     loss: dict[LossName, Annotated[float, Field(gt=0)]] = Field({"bce": 1.0, "dice": 1.0})
     max_norm: Annotated[float, Field(gt=0)] | None = 1.0  # gradient norm; null: no clipping
-    warm_up_step: int = Field(100, ge=0)
+    warm_up_step: int = Field(100, ge=0)  # first steps, in which the rate rises linearly
     scheduler: Scheduler = Scheduler()
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # null: no averaged weights
     amp: Literal[True, False, "bf16", "fp16"] = True  # true: the better one on CUDA, off on CPU
-    compile: bool = False
-    gradient_checkpointing: bool = False
+    compile: bool = False  # the network in training, by torch.compile
+    gradient_checkpointing: bool = False  # less memory, more time; not every model offers it
 
     # Evaluation and checkpoints
     evaluate_epoch: int = Field(1, ge=1)  # the first epoch that is evaluated on val
@@ -175,12 +177,12 @@ class Config(Section):
     pixel_size: Annotated[float, Field(gt=0)] | None = None  # metres; null: a pixel counts as one
     save_best_model: bool = True  # best_f1score.pth and best_loss.pth, chosen on val
     load: PathText | None = None  # a last.pth resumes its run, other weights start a new one
-    reset_scheduler_on_load: bool = False
+    reset_scheduler_on_load: bool = False  # a resumed run begins its warm-up and schedule anew
 
     # Names
-    run_name: str | None = Field(None, pattern=r"^[\w.-]+$")  # null: model and dataset
-    log_project_name: str | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    run_name: str | None = None  # of the run's folder; null: model and dataset
+    log_project_name: str | None = None  # of Comet, where comet_ml.project_name is null
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is one
 
     inference: Inference = Inference()
     tta: TTA = TTA()
@@ -198,6 +200,13 @@ class Config(Section):
         if self.max_steps is not None and self.max_minutes is not None:
             raise ValueError("max_steps and max_minutes: give one of them")
         return self
+
+    @field_validator("run_name")
+    @classmethod
+    def _file_name(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError(f"letters, digits and . _ - make a name, got {name!r}")
+        return name
 
     @field_validator("loss")
     @classmethod

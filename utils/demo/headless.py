@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +17,8 @@ from utils.demo.checks import Limits
 from utils.demo.models import Models, has_anchors, is_synthetic
 from utils.demo.picture import read_picture, read_truth
 from utils.demo.session import Session, Settings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ def show(task: Task, models: Models, names: Sequence[str]) -> None:
     picture = read_picture(task.image, task.image.name, task.limits)
     if picture.note:
         print(picture.note)
+    if task.pixel_size_m is not None and picture.place:
+        logger.warning(
+            "--pixel-size has no effect: by the georeference of %s it is %.4g m",
+            task.image,
+            picture.place.pixel_size_m,
+        )
     truth = None
     if task.truth:
         truth = read_truth(task.truth, task.truth.name, picture, task.limits)

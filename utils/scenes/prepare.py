@@ -64,7 +64,7 @@ def prepare(
     folders = map_folders(settings, labelled=False)
     if is_photo(path):
         if asked.gsd is not None:
-            raise ValueError(f"{path}: --gsd needs to know the pixel size: has no georeference")
+            raise ValueError(f"{path}: has no georeference, and --gsd needs the pixel size")
         if not folders:
             raise ValueError(
                 f"{path}: a photo has no road lines: set inference.save_binary_mask=true or "
