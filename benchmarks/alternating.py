@@ -31,16 +31,19 @@ def add_settings(parser: argparse.ArgumentParser, rounds: int) -> None:
     """The arguments of every benchmark."""
     add_device(parser)
     parser.add_argument(
-        "--rounds", type=positive, default=rounds, help="of which medians are taken"
+        "--rounds",
+        type=positive,
+        default=rounds,
+        help="of which medians are taken (default %(default)s)",
     )
     parser.add_argument(
         "--clock",
         default="wall",
         choices=CLOCKS,
         help="cpu: the seconds that all threads compute, for a machine that others use as well "
-        "(with OMP_WAIT_POLICY=PASSIVE, so that waiting threads do not count)",
+        "(with OMP_WAIT_POLICY=PASSIVE, so that waiting threads do not count; default wall)",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="the results as JSON")
+    add_output(parser)
 
 
 def positive(text: str) -> int:
@@ -55,7 +58,20 @@ def add_device(parser: argparse.ArgumentParser) -> None:
             raise argparse.ArgumentTypeError("PyTorch finds no CUDA device here")
         return name
 
-    parser.add_argument("--device", default="cpu", type=present, choices=["cpu", "cuda"])
+    parser.add_argument(
+        "--device", default="cpu", type=present, choices=["cpu", "cuda"], help="(default cpu)"
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    def no_folder(text: str) -> Path:
+        if Path(text).is_dir():
+            raise argparse.ArgumentTypeError(f"{text} is a folder, a file is wanted")
+        return Path(text)
+
+    parser.add_argument(
+        "--output", type=no_folder, metavar="FILE", help="write the results as JSON, too"
+    )
 
 
 def parsed(parser: ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -33,10 +33,11 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 import albumentations as A
 from albumentations.pytorch import ToTensorV2
 
-from benchmarks.alternating import add_device, positive, synchronise, write_results
+from benchmarks.alternating import add_device, add_output, positive, synchronise, write_results
 from model.base import IMAGENET, normalise
 from utils.arguments import ArgumentParser
 from utils.augment import Augment
+from utils.command_line import user_mistakes
 from utils.dataset import IGNORE, TrainCrops, find_pairs, to_sample
 from utils.decoding import Crop
 from utils.imageio import read_image_and_valid, read_label, read_size
@@ -60,7 +61,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--samples", type=positive, default=60, help="of each pipeline (default 60)"
     )
     add_device(parser)
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
+    add_output(parser)
     return parser.read(argv)
 
 
@@ -76,6 +77,16 @@ def procedural_split(folder: Path) -> Path:
         cv2.imwrite(str(split / "image" / f"{index}.jpg"), pixels, quality)
         cv2.imwrite(str(split / "label" / f"{index}.png"), scene.label)
     return split
+
+
+def pairs_of(split: Path, size: int) -> list[Pair]:
+    """The pairs of ROOT/DATASET/SPLIT. Raises ValueError for images smaller than the crops."""
+    whole = split.absolute()  # a name alone has no ROOT in it
+    pairs = find_pairs(whole.parent.parent, whole.parent.name, whole.name)
+    small = [pair.name for pair in pairs if min(read_size(pair.image)) < size]
+    if small:
+        raise ValueError(f"smaller than the crops of {size} px: {listed(small)}")
+    return pairs
 
 
 def plain_pipeline(pairs: list[Pair], size: int) -> Callable[[int], object]:
@@ -199,11 +210,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     keep_freed_memory()  # as the loader's processes do
     with tempfile.TemporaryDirectory() as folder:
         split = args.split or procedural_split(Path(folder))
-        root, dataset, name = split.parents[1], split.parent.name, split.name
-        pairs = find_pairs(root, dataset, name)
-        small = [pair.name for pair in pairs if min(read_size(pair.image)) < args.size]
-        if small:
-            raise SystemExit(f"smaller than the crops of {args.size} px: {listed(small)}")
+        with user_mistakes():
+            pairs = pairs_of(split, args.size)
         print(f"{len(pairs)} images of {split}, crops of {args.size} px")
         times = compare(pairs, args.size, args.samples)
         result = report(times, stages(pairs, args.size, args.samples))

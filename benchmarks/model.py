@@ -64,8 +64,12 @@ REFERENCES = {
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--size", default="tiny", choices=get_args(ModelSize))
-    parser.add_argument("--image-size", type=positive, default=512)
+    parser.add_argument(
+        "--size", default="tiny", choices=get_args(ModelSize), help="(default %(default)s)"
+    )
+    parser.add_argument(
+        "--image-size", type=positive, default=512, help="in pixels (default %(default)s)"
+    )
     parser.add_argument(
         "--batch-size",
         type=positive,
@@ -73,10 +77,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_settings(parser, rounds=5)
     parser.add_argument(
-        "--precision", default="float32", choices=["float32", "bfloat16", "float16"]
+        "--precision",
+        default="float32",
+        choices=["float32", "bfloat16", "float16"],
+        help="(default %(default)s)",
     )
     parser.add_argument(
-        "--passes", nargs="+", default=["forward", "training_step"], choices=PASSES, help="to time"
+        "--passes", nargs="+", default=[*PASSES], choices=PASSES, help="to time (default both)"
     )
     parser.add_argument("--no-reference", action="store_true", help="leave the references out")
     parser.add_argument(

@@ -55,10 +55,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     add_settings(parser, rounds=9)
     parser.add_argument(
-        "--precision", default="float32", choices=["float32", "bfloat16", "float16"]
+        "--precision",
+        default="float32",
+        choices=["float32", "bfloat16", "float16"],
+        help="(default %(default)s)",
     )
     parser.add_argument(
-        "--side", type=positive, default=128, help="of the map, 128: level 1 of 512 px"
+        "--side", type=positive, default=128, help="of the map (default 128: level 1 of 512 px)"
     )
     return parsed(parser, argv)
 

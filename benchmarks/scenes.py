@@ -31,6 +31,7 @@ from model import build_model, list_models, model_class
 from model.base import RoadModel
 from utils.arguments import ArgumentParser
 from utils.checkpoint import save_checkpoint
+from utils.command_line import user_mistakes
 from utils.config import load_config
 from utils.distributed import init
 from utils.predictor import Predictor
@@ -58,17 +59,22 @@ class KnownAnswer(RoadModel):
 def main(argv: Sequence[str] | None = None) -> None:
     """Map a scene in three ways by turns, and print what each costs."""
     parser = ArgumentParser(__doc__)
-    parser.add_argument("-c", "--config", default=str(QUICKSTART))
-    parser.add_argument("--tile", type=positive, default=256)
-    parser.add_argument(
-        "--side", type=positive, default=2240, help="of the square scene, in pixels"
+    add = parser.add_argument
+    add("-c", "--config", default=str(QUICKSTART), help="(default config/quickstart.yaml)")
+    add("--tile", type=positive, default=256, help="side in pixels (default %(default)s)")
+    add(
+        "--side",
+        type=positive,
+        default=2240,
+        help="of the square scene, in pixels (default %(default)s)",
     )
-    parser.add_argument("--rounds", type=positive, default=3)
+    add("--rounds", type=positive, default=3, help="(default %(default)s)")
     args = parser.read(argv)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        with user_mistakes():
+            predictor = build_predictor(args.config, folder, args.tile)
         image = write_scene(folder / "scene.tif", args.side)
-        predictor = build_predictor(args.config, folder, args.tile)
         grid = predictor.grid(image.shape[1:])
         tiles = [grid.cut(image, place).clone() for place in grid]
         print(f"{len(tiles)} tiles of {args.tile} px, {torch.get_num_threads()} threads")

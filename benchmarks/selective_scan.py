@@ -50,7 +50,9 @@ STATES = 16
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     add_settings(parser, rounds=5)
-    parser.add_argument("--side", type=positive, default=128, help="of the image, in pixels")
+    parser.add_argument(
+        "--side", type=positive, default=128, help="of the image, in pixels (default %(default)s)"
+    )
     return parsed(parser, argv)
 
 

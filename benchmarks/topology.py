@@ -10,7 +10,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy.ndimage import gaussian_filter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from utils.arguments import ArgumentParser
 from utils.topology.apls import apls, control_points
 from utils.topology.from_mask import mask_to_graph
 from utils.topology.graph import RoadGraph, straight_graph
@@ -88,7 +89,10 @@ def mask_table() -> PrettyTable:
     return table
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure grids and a mask, and print what they cost."""
+    # Nothing from `alternating`, whose torch would take more memory than what is measured.
+    ArgumentParser(__doc__).read(argv)
     print(graph_table())
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory {peak_mb:.0f} MB")

@@ -6,10 +6,10 @@ python benchmarks/training.py --data datasets/sample --output training.json
 python benchmarks/training.py --data ROOT/DATASET -c config/UNet.yaml batch_size=4 --steps 50
 
 Every config trains in a process of its own, from random weights, so that its peak memory is its
-own and a failure costs one row. Rows that the output has already are kept: a second call goes on
-where the first was stopped. `key=value` holds for all configs. Models on the encoder of SAM take
-its size 'tiny' and train all of it (model_args.model_size=... names another size).
-Beside the JSON file stands the table in Markdown.
+own and a failure costs one row. `key=value` holds for all configs. Models on the encoder of SAM
+take its size 'tiny' and train all of it (model_args.model_size=... names another size).
+Rows that --output has already are kept: a second call goes on where the first was stopped. Beside
+that JSON file stands the table in Markdown. Without --output nothing is written.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +27,11 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.alternating import add_output, positive
+from utils.arguments import ArgumentParser
+from utils.command_line import refuse, user_mistakes
 from utils.files import atomic_path
+from utils.pairing import find_pairs
 
 if TYPE_CHECKING:
     from utils.training import Training
@@ -44,29 +49,36 @@ COLUMNS = {
 }
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = ArgumentParser(__doc__)
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="ROOT/DATASET")
     # `-c A.yaml B.yaml key=value` puts the overrides behind the files
     parser.add_argument(
         "-c", "--config", nargs="+", default=[], metavar="FILE", help="default: all in config/"
     )
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--size", type=int, default=256, help="side of the crops, in pixels")
-    parser.add_argument("--output", type=Path, default=Path("training.json"), metavar="FILE")
+    parser.add_argument(
+        "--steps", type=positive, default=200, help="of each training (default %(default)s)"
+    )
+    parser.add_argument(
+        "--size",
+        type=positive,
+        default=256,
+        help="side of the crops, in pixels (default %(default)s)",
+    )
+    add_output(parser)
     parser.add_argument("--row", type=Path, help=argparse.SUPPRESS)  # one config, in this process
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every config")
-    args = parser.parse_intermixed_args()
+    args = parser.read(argv)
     args.overrides += [text for text in args.config if "=" in text]
     args.config = [Path(text) for text in args.config if "=" not in text]
+    args.data = args.data.absolute()  # "." alone has no name
     args.config = args.config or sorted((ROOT / "config").glob("*.yaml"))
     return args
 
 
-def main() -> int:
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure what is missing; print, and write where asked. The status: 1 when a row failed."""
+    args = parse_args(argv)
     if args.row:
         args.row.write_text(json.dumps(measure(args.config[0], args)))
         return 0
@@ -76,16 +88,32 @@ def main() -> int:
         "dataset": args.data.name,
         "overrides": args.overrides,
     }
-    results = read_results(args.output, settings)
+    with user_mistakes():
+        check(args)
+        results = read_results(args.output, settings)
     for config in args.config:
         name = config.name
         if "error" in results["rows"].get(name, {"error": None}):
             print(f"{name} ...", flush=True)
             results["rows"][name] = {"config": name} | run_apart(config, args)
+            print(line(results["rows"][name]), flush=True)
             write_results(args.output, results)
     print(markdown(results))
-    print(f"written: {args.output} and {args.output.with_suffix('.md')}")
+    if args.output:
+        print(f"written: {args.output} and {args.output.with_suffix('.md')}")
     return int(any("error" in row for row in results["rows"].values()))
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise ValueError for all that would fail every row, and for configs that are not there."""
+    problems = [f"{path}: no such file" for path in args.config if not path.is_file()]
+    problems += [f"{t}: expected key=value" for t in args.overrides if "=" not in t]
+    for split in ("train", "test"):
+        try:
+            find_pairs(args.data.parent, args.data.name, split)
+        except ValueError as error:
+            problems.append(str(error))
+    refuse(problems)
 
 
 def run_apart(config: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -122,8 +150,7 @@ def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from utils.checkpoint import save_checkpoint, seed_everything
-    from utils.command_line import set_up_logging, user_mistakes
-    from utils.dataset import find_pairs
+    from utils.command_line import set_up_logging
     from utils.distributed import init
     from utils.loading import training_batches
     from utils.training import weights_checkpoint
@@ -229,17 +256,23 @@ def peak_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def read_results(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier call with the same settings has measured. Ends the program for others."""
-    if not path.is_file():
+def read_results(path: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier call with the same settings has measured. Raises ValueError for others."""
+    if path is None or not path.is_file():
         return {"settings": settings, "rows": {}}
-    results = json.loads(path.read_text(encoding="utf-8"))
-    if results["settings"] != settings:
-        sys.exit(f"{path} is of other settings, {results['settings']}: give another --output")
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        found = results["settings"]
+    except (ValueError, LookupError, TypeError):
+        raise ValueError(f"{path} is none of this benchmark's: give another --output") from None
+    if found != settings:
+        raise ValueError(f"{path} is of other settings, {found}: give another --output")
     return results
 
 
-def write_results(path: Path, results: dict[str, Any]) -> None:
+def write_results(path: Path | None, results: dict[str, Any]) -> None:
+    if path is None:
+        return
     for target, text in (
         (path, json.dumps(results, indent=2)),
         (path.with_suffix(".md"), markdown(results)),
@@ -251,13 +284,17 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
 def markdown(results: dict[str, Any]) -> str:
     """The table; losses are means over the first and the last tenth of the steps, F1 is at 0.5."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    for _, row in sorted(results["rows"].items(), key=lambda item: item[0].casefold()):
-        if "error" in row:
-            cells = [row["config"], f"failed: {row['error']}"] + [""] * (len(COLUMNS) - 2)
-        else:
-            cells = [show(row) for show in COLUMNS.values()]
-        lines.append("| " + " | ".join(cells) + " |")
+    rows = sorted(results["rows"].items(), key=lambda item: item[0].casefold())
+    lines += [line(row) for _, row in rows]
     return "\n".join(lines)
+
+
+def line(row: dict[str, Any]) -> str:
+    if "error" in row:
+        cells = [row["config"], f"failed: {row['error']}"] + [""] * (len(COLUMNS) - 2)
+    else:
+        cells = [show(row) for show in COLUMNS.values()]
+    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
 import pytest
 
@@ -27,8 +26,7 @@ def call(tmp_path, monkeypatch, tiny_roads):
     def run(*args: str) -> int:
         monkeypatch.chdir(tmp_path)
         data = ["--data", str(tiny_roads / "tiny")]
-        monkeypatch.setattr(sys, "argv", ["training.py", *data, *args])
-        return training.main()
+        return training.main([*data, *args])
 
     return run
 
@@ -41,7 +39,8 @@ def test_a_second_call_measures_what_is_missing_or_failed(call, tmp_path, monkey
         return {"error": "no weights"} if config.stem == "UNet" and len(asked) < 3 else dict(ROW)
 
     monkeypatch.setattr(training, "run_apart", run_apart)
-    names = ["-c", "config/UNet.yaml", "config/LinkNet.yaml", "batch_size=2"]
+    files = [str(ROOT / "config" / name) for name in ("UNet.yaml", "LinkNet.yaml")]
+    names = ["-c", *files, "batch_size=2", "--output", "training.json"]
     assert call(*names) == 1
     assert "| UNet.yaml | failed: no weights |" in (tmp_path / "training.md").read_text()
     assert call(*names) == 0
@@ -52,8 +51,37 @@ def test_a_second_call_measures_what_is_missing_or_failed(call, tmp_path, monkey
     assert settings["overrides"] == ["batch_size=2"]
     out = capsys.readouterr().out
     assert "| LinkNet.yaml | 2.0 | 1.500 | 0.500 | 0.25 | 3.00 | 0.125 |" in out
-    with pytest.raises(SystemExit, match="other settings"):
+    with pytest.raises(SystemExit) as ended:
         call(*names, "--steps", "7")
+    assert ended.value.code == 2 and "other settings" in capsys.readouterr().err
+
+
+def test_nothing_is_written_unless_asked(call, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "run_apart", lambda *_: dict(ROW))
+    assert call("-c", str(ROOT / "config" / "UNet.yaml")) == 0
+    assert not [*tmp_path.iterdir()]
+    assert "| UNet.yaml | 2.0 |" in capsys.readouterr().out
+
+
+def test_mistakes_are_told_at_once_before_any_training(call, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "run_apart", None)
+    with pytest.raises(SystemExit) as ended:
+        call("batch_size", "-c", "nope.yaml", "--data", "none/roads")
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    for mistake in (
+        "nope.yaml: no such file",
+        "batch_size: expected",
+        "train: no folder",
+    ):
+        assert mistake in told
+
+
+def test_an_output_of_another_program_stays(call, tmp_path, capsys):
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(SystemExit) as ended:
+        call("-c", str(ROOT / "config" / "UNet.yaml"), "--output", "other.json")
+    assert ended.value.code == 2 and "other.json is none of" in capsys.readouterr().err
 
 
 def test_a_row_is_a_training_of_its_own(call, tmp_path):
@@ -77,6 +105,7 @@ def test_a_row_is_a_training_of_its_own(call, tmp_path):
 def test_a_process_that_fails_gives_its_reason(call, monkeypatch, tmp_path, status, stderr, reason):
     done = subprocess.CompletedProcess([], status, stderr=stderr)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
-    assert call("-c", "config/UNet.yaml") == 1
+    unet = str(ROOT / "config" / "UNet.yaml")
+    assert call("-c", unet, "--output", "training.json") == 1
     (row,) = json.loads((tmp_path / "training.json").read_text())["rows"].values()
     assert reason in row["error"]

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
 
-from benchmarks import alternating, data, model, operators, scenes, selective_scan, topology
+from benchmarks import (
+    alternating,
+    data,
+    model,
+    operators,
+    scenes,
+    selective_scan,
+    topology,
+    training,
+)
 from utils.arguments import ArgumentParser
 
 
@@ -106,6 +116,38 @@ def test_scenes(capsys):
 def test_topology(monkeypatch, capsys):
     monkeypatch.setattr(topology, "SIDE_PX", 200)
     monkeypatch.setattr(topology, "GRIDS", ((4, 1),))
-    topology.main()
+    topology.main([])
     out = capsys.readouterr().out
     assert "4 x 4" in out and "200 x 200 px" in out
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "args", "told"),
+    [
+        (data, ["--split", "nope"], "nope: no folder"),
+        (data, ["--split", "tiny/train"], "smaller than the crops of 1024 px: train_0"),
+        (scenes, ["-c", "nope.yaml"], "nope.yaml: 1 problem"),
+        (data, ["--output", "tiny"], "--output: tiny is a folder"),
+        (topology, ["--side", "nope"], "--side: unknown option"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(monkeypatch, tiny_roads, capsys, benchmark, args, told):
+    monkeypatch.chdir(tiny_roads)
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main(args)
+    assert ended.value.code == 2 and told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "benchmark", [data, model, operators, scenes, selective_scan, topology, training]
+)
+def test_help_tells_every_default(monkeypatch, capsys, benchmark):
+    monkeypatch.setenv("COLUMNS", "1000")  # an option's help in a line
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main(["--help"])
+    assert ended.value.code == 0
+    options = re.split(r"\n  (?=-)", capsys.readouterr().out.split("options:")[1])[2:]
+    takes_a_value = re.compile(r"[^ ]+( [A-Z{]|, )")
+    with_values = [text for text in options if takes_a_value.match(text)]
+    silent = {text.split()[0] for text in with_values if "default" not in text}
+    assert silent <= {"--data", "--output"}  # required, and written when asked

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.signal import lfilter
+from torch import nn
 from torch.autograd import gradcheck
 
 from model.ops import scan_blocked, scan_cpu
@@ -302,6 +303,20 @@ class TestOrders:
         omni_merge(omni_scan(x), 3, 5).sum().backward()
         assert torch.equal(x.grad, torch.full_like(x, 8))
         assert not scan_orders(3, 5, CPU)[0].is_inference()
+
+    @pytest.mark.parametrize("kept_before", [False, True])
+    def test_orders_without_values_are_neither_kept_nor_mixed(self, kept_before):
+        class ThereAndBack(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return omni_merge(omni_scan(x), *x.shape[1:3])
+
+        scan_orders.cache_clear()
+        x = torch.randn(1, 3, 5, 2)
+        if kept_before:
+            omni_scan(x)
+        exported = torch.export.export(ThereAndBack(), (x,), strict=False).module()
+        for net in (ThereAndBack(), exported):
+            torch.testing.assert_close(net(x), 8 * x)
 
     def test_compilers_take_the_orders_for_constants(self):
         def there_and_back(x: torch.Tensor) -> torch.Tensor:

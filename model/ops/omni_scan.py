@@ -37,7 +37,10 @@ def scan_orders(height: int, width: int, device: torch.device) -> tuple[Tensor, 
 
 @torch.compiler.assume_constant_result  # which sees no further than the cache above
 def _orders(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    return scan_orders(height, width, device)
+    # What is made under a FakeTensorMode, as of torch.export, has no values: nothing to keep, and
+    # nothing that goes together with what is kept.
+    real = type(torch.empty(0)) is Tensor
+    return (scan_orders if real else scan_orders.__wrapped__)(height, width, device)
 
 
 def omni_scan(x: Tensor) -> Tensor:

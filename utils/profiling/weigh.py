@@ -18,7 +18,6 @@ import thop
 import torch
 from thop.profile import register_hooks
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -85,8 +84,7 @@ def weigh(build: Callable[[], RoadModel], *, batch: int, size: int, mode: str) -
     image = torch.empty(batch, 3, size, size, device="meta")
     calls = _Calls()
     counter = FlopCounterMode(display=False, custom_mapping=FLOP_FORMULAS)
-    # The fused attention kernels do not run on the meta device.
-    with torch.no_grad(), calls, counter, sdpa_kernel(SDPBackend.MATH):
+    with torch.no_grad(), calls, counter:
         read = counter.get_total_flops
         with part_meter(model, read) as parts, Meter(model, _known_to_thop, read) as modules:
             model(image)
