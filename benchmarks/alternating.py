@@ -64,6 +64,8 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
+    """The option --output FILE; a folder is refused."""
+
     def no_folder(text: str) -> Path:
         if Path(text).is_dir():
             raise argparse.ArgumentTypeError(f"{text} is a folder, a file is wanted")
